@@ -1,0 +1,4 @@
+"""Offline evaluation: baselines, cross-validation, metrics, off-policy estimates and reports.
+
+Not here: routing, training, running plans.
+"""

@@ -1,0 +1,155 @@
+"""Decisions in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from masrouter.critic import Critic, FoldedCritic
+from masrouter.features import STATISTICS
+from masrouter.gate import FIXED, Gate
+from masrouter.router_state import RouterState
+from masrouter.selection import Constraints, Expected
+from masrouter.types import Plan, RoutingDecision, ScoredPlan
+
+
+@dataclass(frozen=True)
+class PlanFigures:
+    """One plan on the query."""
+
+    plan: Plan
+    score: float
+    """As the critic compares plans; not calibrated."""
+    cost_usd: float | None
+    utility: float | None
+    logged_runs: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why this team."""
+
+    decision: RoutingDecision
+    parts: dict[str, float]
+    """Contributions to the chosen plan's expected score: plan, statistics, domain, text."""
+    plans: tuple[PlanFigures, ...]
+    """Every plan, best utility first."""
+
+    def __str__(self) -> str:
+        d = self.decision
+        lines = [f"{d.plan}"]
+        lines += [f"  - {reason}" for reason in d.reasons]
+        parts = ", ".join(f"{name} {value:+.3f}" for name, value in self.parts.items())
+        lines += [f"  expected score by part: {parts}", "  plans by expected utility:"]
+        for figures in self.plans[:10]:
+            cost = "unknown cost" if figures.cost_usd is None else f"${figures.cost_usd:.6f}"
+            utility = "-" if figures.utility is None else f"{figures.utility:.4f}"
+            lines.append(
+                f"    {utility:>8}  score {figures.score:.3f}  {cost}  "
+                f"{figures.logged_runs} runs  {figures.plan}"
+            )
+        return "\n".join(lines)
+
+
+def explain(
+    decision: RoutingDecision,
+    state: RouterState,
+    critic: FoldedCritic,
+    phi: Tensor,
+    expected: Expected,
+) -> Explanation:
+    """Take the prediction apart; phi (1, F), expected of (1, C)."""
+    chosen = state.plans.index(decision.plan)
+    head = max(state.gate.at(decision.cost_weight)[1].head, 0)
+    bounds = [1, len(STATISTICS), len(state.critic.query_features.domains)]
+    parts, start = {}, 0
+    for name, width in zip(("plan", "statistics", "domain"), bounds, strict=True):
+        parts[name] = _partial(critic, phi, head, chosen, start, start + width)
+        start += width
+    parts["text"] = _partial(critic, phi, head, chosen, start, phi.shape[1])
+    figures = [
+        PlanFigures(
+            plan,
+            float(expected.score[0, i]),
+            _known(expected.cost[0, i]),
+            _known(expected.utility[0, i]),
+            int(state.gate.runs[i]),
+        )
+        for i, plan in enumerate(state.plans)
+    ]
+    figures.sort(key=lambda f: -float("inf") if f.utility is None else f.utility, reverse=True)
+    return Explanation(decision, parts, tuple(figures))
+
+
+def reasons(
+    decision: RoutingDecision,
+    gate: Gate,
+    critic: Critic,
+    constraints: Constraints,
+    safe: ScoredPlan,
+    *,
+    sampled: bool,
+) -> RoutingDecision:
+    """The decision with its reasons in words. `safe`: the best fixed plan within constraints."""
+    weight = decision.cost_weight
+    worth = f" ({1 / weight:.4g} US dollars for a whole unit of score)" if weight else ""
+    lines = [f"cost weight {weight:.4g} score units per US dollar{worth}"]
+    _, node = gate.at(weight)
+    if sampled:
+        lines.append(f"drawn from the cascade with probability {decision.propensity:.4g}")
+    elif decision.fallback:
+        lines.append(
+            f"unlike anything logged (nearest cosine {decision.evidence.nearest:.2f}): "
+            f"took the safe plan"
+        )
+    elif gate.default >= 0:
+        lines.append(
+            "the logs are observational: a plan had to beat the logged default by "
+            f"{gate.pessimism:g} standard errors"
+        )
+    elif node.head == FIXED:
+        lines.append(
+            "on held-out queries nothing beat the best fixed plan at this cost weight, so it is taken"
+        )
+    else:
+        lines.append(
+            f"on held-out queries '{critic.score_scales[node.head].name}' gained "
+            f"{node.gain:+.4f} +- {1.96 * node.gain_error:.4f} utility over the best fixed plan"
+        )
+    if decision.plan == safe.plan:
+        lines.append("it is the best fixed plan within the constraints")
+    else:
+        lines.append(
+            f"the best fixed plan, {safe.plan}, is expected to score {safe.expected_score:.3f}"
+            f"{_at_cost(safe.expected_cost_usd)}; this one {decision.expected_score:.3f}"
+            f"{_at_cost(decision.expected_cost_usd)}"
+        )
+    if decision.domain_probability:
+        lines.append(f"reads as '{decision.domain}' ({decision.domain_probability:.0%})")
+    lines.append(
+        f"{decision.evidence.similar_queries} similar logged queries, "
+        f"{decision.evidence.similar_runs_of_plan} runs of this plan on them "
+        f"({decision.evidence.runs_of_plan} in all)"
+    )
+    given = constraints.given()
+    if given:
+        lines.append("within " + ", ".join(f"{f}={getattr(constraints, f)!r}" for f in given))
+    return replace(decision, reasons=tuple(lines))
+
+
+def _partial(
+    critic: FoldedCritic, phi: Tensor, head: int, plan: int, start: int, end: int
+) -> float:
+    part = torch.zeros_like(phi)
+    part[:, start:end] = phi[:, start:end]
+    return float(critic.score(part, head)[0, plan])
+
+
+def _at_cost(cost: float | None) -> str:
+    return " at unknown cost" if cost is None else f" at ${cost:.6f}"
+
+
+def _known(value: Tensor) -> float | None:
+    return float(value) if bool(torch.isfinite(value)) else None

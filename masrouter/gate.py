@@ -1,0 +1,110 @@
+"""When to leave the fixed plan: what held-out queries allowed, at each cost weight.
+
+The best fixed plan is what is known without reading a query. The gate holds, for a grid of cost
+weights, which score head of the critic (which shrinkage) had earned the right to overrule it, or
+that none had. `masrouter_train.shrinkage` fills it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FIXED = -1
+
+
+@dataclass(frozen=True)
+class GateNode:
+    """The verdict at one cost weight (score units per US dollar)."""
+
+    cost_weight: float
+    head: int
+    """Position of the score head to use, or FIXED: take the best fixed plan."""
+    gain: float
+    """Held-out utility of that head minus the fixed plan's, per query."""
+    gain_error: float
+    """Its standard error."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Verdicts over cost weights, and what is known of the plans without reading a query."""
+
+    nodes: tuple[GateNode, ...]
+    mean_score: Tensor  # (P,) of logged runs; NaN where none was scored
+    mean_cost: Tensor  # (P,) US dollars; NaN where unknown
+    mean_utility: Tensor  # (nodes, P) over the cells whose utility is known at the node
+    runs: Tensor  # (P,) logged runs
+    pessimism: float = 0.0
+    """Standard errors that a plan must win by; above 0 for observational logs."""
+    default: int = -1
+    """Plan of the logging policy that observational logs fall back to; -1: none."""
+
+    def at(self, cost_weight: float) -> tuple[int, GateNode]:
+        """The node nearest on a logarithmic scale; cost weight 0 has a node of its own."""
+        if cost_weight == 0:
+            position = min(range(len(self.nodes)), key=lambda i: self.nodes[i].cost_weight)
+        else:
+            position = min(
+                (i for i, n in enumerate(self.nodes) if n.cost_weight > 0),
+                key=lambda i: abs(math.log(self.nodes[i].cost_weight / cost_weight)),
+                default=0,
+            )
+        return position, self.nodes[position]
+
+    def fixed_utility(self, cost_weight: float) -> Tensor:
+        """Mean utility of each plan, -inf where it is unknown: (P,).
+
+        At a node it is the mean over cells whose utility is known there, elsewhere mean score minus
+        cost weight times mean cost.
+        """
+        position, node = self.at(cost_weight)
+        if math.isclose(node.cost_weight, cost_weight, rel_tol=1e-6):
+            utility = self.mean_utility[position]
+        elif cost_weight == 0:
+            utility = self.mean_score
+        else:
+            utility = self.mean_score - cost_weight * self.mean_cost
+        return torch.nan_to_num(utility, nan=-math.inf)
+
+    def config(self) -> dict[str, Any]:
+        """JSON part of the state; the tensors travel beside it."""
+        return {
+            "nodes": [asdict(node) for node in self.nodes],
+            "pessimism": self.pessimism,
+            "default": self.default,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensor part of the state. Unknown means travel as -1 beside a mask: files hold no NaN."""
+        parts = {"gate.runs": self.runs}
+        for name in ("mean_score", "mean_cost", "mean_utility"):
+            value: Tensor = getattr(self, name)
+            parts[f"gate.{name}"] = torch.nan_to_num(value, nan=0.0)
+            parts[f"gate.{name}_known"] = torch.isfinite(value)
+        return parts
+
+    @classmethod
+    def from_state(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> Gate:
+        means = {
+            name: torch.where(
+                tensors[f"gate.{name}_known"], tensors[f"gate.{name}"], torch.tensor(math.nan)
+            )
+            for name in ("mean_score", "mean_cost", "mean_utility")
+        }
+        return cls(
+            nodes=tuple(GateNode(**node) for node in config["nodes"]),
+            runs=tensors["gate.runs"],
+            pessimism=config["pessimism"],
+            default=config["default"],
+            **means,
+        )
+
+
+def choose(utility: Tensor, available: Tensor) -> Tensor:
+    """Best available plan of each query: (B, P), (B, P) bool -> (B,). Ties go to the first."""
+    return torch.where(available, torch.nan_to_num(utility, nan=-math.inf), -math.inf).argmax(1)

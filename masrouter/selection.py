@@ -1,0 +1,195 @@
+"""From what the critic expects to one plan: constraints, gate, pessimism, alternatives.
+
+Pure tensor code over C candidate plans; the router turns its results into words and types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from masrouter.critic import Critic, FoldedCritic, jackknife_error
+from masrouter.errors import ConstraintError, RoutingError
+from masrouter.gate import FIXED, Gate, choose
+from masrouter.types import Plan
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What a request allows. None allows everything."""
+
+    max_cost_usd: float | None = None
+    max_agents: int | None = None
+    models: tuple[str, ...] | None = None
+    exclude_models: tuple[str, ...] = ()
+    topologies: tuple[str, ...] | None = None
+
+    def check(self, models: Collection[str], topologies: Collection[str]) -> None:
+        """RoutingError for a value that cannot be meant: a wrong type, a name nobody knows."""
+        if self.max_cost_usd is not None and not self.max_cost_usd > 0:
+            raise RoutingError(f"max_cost_usd: expected more than 0, got {self.max_cost_usd!r}")
+        if self.max_agents is not None and self.max_agents < 1:
+            raise RoutingError(f"max_agents: expected at least 1, got {self.max_agents!r}")
+        named = (
+            ("models", self.models or (), models),
+            ("exclude_models", self.exclude_models, models),
+            ("topologies", self.topologies or (), topologies),
+        )
+        for field, names, known in named:
+            for name in names:
+                if name not in known:
+                    raise RoutingError(
+                        f"{field}: {name!r} is unknown to this router; "
+                        f"it knows {', '.join(sorted(known))}"
+                    )
+
+    def structural(self, plans: Sequence[Plan]) -> Tensor:
+        """(C,) plans whose shape and models are allowed, whatever the query."""
+        return torch.tensor([self._allows(plan) for plan in plans], dtype=torch.bool)
+
+    def _allows(self, plan: Plan) -> bool:
+        return (
+            (self.max_agents is None or len(plan.agents) <= self.max_agents)
+            and (self.topologies is None or plan.topology in self.topologies)
+            and (self.models is None or all(m in self.models for m in plan.models))
+            and not any(m in self.exclude_models for m in plan.models)
+        )
+
+    def without(self, field: str) -> Constraints:
+        """The same without one constraint."""
+        kept = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != field}
+        return Constraints(**kept)
+
+    def given(self) -> tuple[str, ...]:
+        """Names of the constraints that were set."""
+        return tuple(k for k in self.__dataclass_fields__ if getattr(self, k))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of C plans on B queries."""
+
+    score: Tensor  # (B, C) of the head that the gate chose; the plan effect where it chose none
+    score_error: Tensor  # (B, C) standard error
+    cost: Tensor  # (B, C) US dollars; NaN where it cannot be told
+    cost_factor: Tensor  # (B, C) multiplicative standard error of cost, at least 1
+    utility: Tensor  # (B, C) what the choice maximises; NaN where unknown
+    head: int
+    """Score head that `score` comes from."""
+
+
+def expect(
+    critic: FoldedCritic,
+    gate: Gate,
+    phi: Tensor,
+    cost_weight: float,
+    price_ratio: Tensor,
+    cost_from_prices: Tensor,
+) -> Expected:
+    """Predict every plan on every query at one cost weight.
+
+    Args:
+        phi: (B, F). price_ratio: (C,) today's price of a plan over the price when it was trained.
+        cost_from_prices: (B, C) expected tokens times prices, for plans whose logs had no cost; NaN
+            where a price or the tokens are unknown.
+    """
+    _, node = gate.at(cost_weight)
+    head = max(node.head, 0)
+    name = Critic.score_head(head)
+    score = critic.score(phi, head)
+    score_error = jackknife_error(critic.members(phi, name))
+    cost, factor = torch.full_like(score, torch.nan), torch.ones_like(score)
+    if critic.has("log_cost"):
+        known = torch.isfinite(gate.mean_cost)
+        cost = torch.where(known, critic.exponential(phi, "log_cost") * price_ratio, torch.nan)
+        factor = jackknife_error(critic.members(phi, "log_cost")).clamp(max=5).exp()
+    cost = torch.where(torch.isfinite(cost), cost, cost_from_prices)
+    if node.head == FIXED:
+        utility = gate.fixed_utility(cost_weight).expand_as(score)
+    else:
+        utility = score if cost_weight == 0 else score - cost_weight * cost
+    return Expected(score, score_error, cost, factor, utility, head)
+
+
+def allowed_plans(
+    constraints: Constraints, plans: Sequence[Plan], cost: Tensor, cost_weight: float
+) -> Tensor:
+    """(B, C) plans that meet every constraint.
+
+    Money is never guessed: under a budget or a cost weight a plan of unknown cost is not allowed.
+    Raises ConstraintError naming which constraint to relax if a query is left with none.
+    """
+    structural = constraints.structural(plans)
+    allowed = structural.expand_as(cost)
+    if constraints.max_cost_usd is not None:
+        allowed = allowed & (cost <= constraints.max_cost_usd)
+    elif cost_weight > 0:
+        allowed = allowed & torch.isfinite(cost)
+    empty = ~allowed.any(1)
+    if bool(empty.any()):
+        raise ConstraintError(_relax(constraints, plans, cost[empty][:1], cost_weight))
+    return allowed
+
+
+def _relax(
+    constraints: Constraints, plans: Sequence[Plan], cost: Tensor, cost_weight: float
+) -> str:
+    """Which constraint to relax, and how far."""
+    given = constraints.given()
+    structural = constraints.structural(plans)
+    if bool(structural.any()):
+        known = cost[0, structural]
+        if not bool(torch.isfinite(known).any()):
+            names = sorted({m for p, ok in zip(plans, structural, strict=True) if ok
+                            for m in p.models})  # fmt: skip
+            what = "max_cost_usd" if constraints.max_cost_usd is not None else "the cost weight"
+            return (
+                f"no allowed plan has a known cost (models: {', '.join(names)}); drop {what}, or "
+                f"give these models a price in the catalog"
+            )
+        least = float(known[torch.isfinite(known)].min())
+        if constraints.max_cost_usd is not None:
+            return (
+                f"max_cost_usd={constraints.max_cost_usd:g}: the cheapest allowed plan is expected "
+                f"to cost {least:.6g} US dollars on this query; raise max_cost_usd to that"
+            )
+    for field in given:
+        if bool(constraints.without(field).structural(plans).any()):
+            return f"{field}={getattr(constraints, field)!r}: no plan is left; relax {field}"
+    return f"no plan meets {', '.join(given)} together; relax two of them"
+
+
+def decide(expected: Expected, gate: Gate, allowed: Tensor) -> Tensor:
+    """The plan of each query: (B, C) -> (B,).
+
+    On observational logs a plan must beat the logged default by `pessimism` standard errors.
+    """
+    if gate.default < 0 or gate.pessimism == 0:
+        return choose(expected.utility, allowed)
+    utility = expected.utility - gate.pessimism * expected.score_error
+    utility[:, gate.default] = expected.utility[:, gate.default]
+    return choose(utility, allowed)
+
+
+def frontier(score: Tensor, cost: Tensor, allowed: Tensor, k: int) -> list[int]:
+    """Up to k plans that no other plan beats on both counts, cheapest first: (C,) each.
+
+    Plans of unknown cost take part only where no allowed plan has a known one.
+    """
+    candidates = torch.nonzero(allowed)[:, 0].tolist()
+    priced = [i for i in candidates if bool(torch.isfinite(cost[i]))]
+    if not priced:
+        return sorted(candidates, key=lambda i: -float(score[i]))[:k]
+    kept: list[int] = []
+    best = -float("inf")
+    for i in sorted(priced, key=lambda i: (float(cost[i]), -float(score[i]))):
+        if float(score[i]) > best:
+            kept.append(i)
+            best = float(score[i])
+    if len(kept) <= k:
+        return kept
+    picks = torch.linspace(0, len(kept) - 1, k).round().long().tolist()
+    return [kept[i] for i in picks]
