@@ -242,6 +242,11 @@ class Router:
             self.state.cost_from_prices(self._critic, phi),
         )  # fmt: skip
 
+    def plan_log_probabilities(self, encoded: Tensor) -> Tensor:
+        """The cascade's log-probability of every plan: states (B, D) -> (B, C)."""
+        tree, _ = self._tree(torch.ones(len(self.plans), dtype=torch.bool))
+        return self.state.controller.log_probabilities(encoded, self._prepared, tree)
+
     def _cost_weight(
         self, cost_weight: float | None, willingness: float | None, budget: float | None
     ) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,3 +43,18 @@ class Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Bars(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bars:
             yield Task(bars, bars.add_task(name, total=total))
+
+    @contextmanager
+    def counted(self, name: str) -> Iterator[Callable[[int, int, str], None]]:
+        """A bar for work that reports (done, total, what is done)."""
+        if self.console is None:
+            yield lambda done, total, what: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Bars(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bars:
+            handle = bars.add_task(name, total=None)
+
+            def show(done: int, total: int, what: str) -> None:
+                bars.update(handle, completed=done, total=total, description=f"{name}: {what}")
+
+            yield show

@@ -31,7 +31,7 @@ from masrouter_train.synthetic_text import DOMAINS, LEVELS
 
 Floats = NDArray[np.float64]
 
-DIFFICULTY = (-2.0, -1.0, 0.2, 1.5, 2.8)
+DIFFICULTY = (-1.8, -0.7, 0.5, 1.7, 2.9)
 """By level, in logits."""
 MESSAGE_TOKENS: Mapping[str, float] = {"code": 180, "math": 130, "knowledge": 90, "writing": 200}
 ROLE_FITS, ROLE_MISFITS = 0.4, -0.3
@@ -86,7 +86,7 @@ MODELS: Mapping[str, ModelTruth] = {
         "Invented large model of the synthetic world: strong at everything and expensive.",
         3.0,
         15.0,
-        {"code": 2.4, "math": 2.4, "knowledge": 2.8, "writing": 2.4},
+        {"code": 1.9, "math": 2.2, "knowledge": 3.0, "writing": 2.4},
         0.1,
         1.3,
     ),
@@ -95,7 +95,7 @@ MODELS: Mapping[str, ModelTruth] = {
         "else.",
         0.3,
         1.2,
-        {"code": 2.2, "math": 1.2, "knowledge": -0.2, "writing": -0.4},
+        {"code": 3.0, "math": 1.2, "knowledge": -0.4, "writing": -0.6},
         -0.2,
         0.9,
     ),
@@ -104,16 +104,16 @@ MODELS: Mapping[str, ModelTruth] = {
 TOPOLOGIES: Mapping[str, TopologyTruth] = {
     "io": TopologyTruth({"code": 0.0, "math": 0.0, "knowledge": 0.0, "writing": 0.0}, 0.0, 1, 0, 1),
     "cot": TopologyTruth(
-        {"code": 0.2, "math": 0.7, "knowledge": -0.3, "writing": -0.4}, 0.2, 1, 0, 2
+        {"code": 0.1, "math": 0.9, "knowledge": -0.5, "writing": -1.0}, 0.2, 1, 0, 2
     ),
     "reflection": TopologyTruth(
-        {"code": 0.4, "math": 0.0, "knowledge": -0.4, "writing": 0.2}, 0.5, 1.5, 1, 1.5
+        {"code": 0.8, "math": -0.3, "knowledge": -1.0, "writing": 0.0}, 0.5, 1.5, 1, 1.5
     ),
     "chain": TopologyTruth(
-        {"code": 0.3, "math": -0.2, "knowledge": -0.6, "writing": 0.5}, 0.3, 1, 0.7, 1
+        {"code": 0.0, "math": -0.8, "knowledge": -0.9, "writing": 1.0}, 0.3, 1, 0.7, 1
     ),
     "debate": TopologyTruth(
-        {"code": -0.3, "math": 0.3, "knowledge": -0.3, "writing": -0.7}, 0.6, 2, 2, 2
+        {"code": -0.6, "math": 0.6, "knowledge": -0.5, "writing": -1.2}, 0.7, 2, 2, 2
     ),
 }
 """Topologies are those of the default catalog."""

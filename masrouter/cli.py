@@ -1,0 +1,88 @@
+"""The command `masrouter`. Commands of other packages join through the group `masrouter.commands`."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+import typer
+from rich.console import Console
+
+from masrouter import __version__, cli_catalog, cli_logs, cli_route
+from masrouter.errors import MasRouterError
+
+COMMANDS = "masrouter.commands"
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+HELP = """Learn from logged outcomes which team of agents should answer a query.
+
+\b
+  masrouter logs check my_logs/                   are my logs fit to learn from?
+  masrouter evaluate --logs my_logs/              what would a router have saved?
+  masrouter train --logs my_logs/ --out mine/     learn one
+  masrouter route --checkpoint mine/ "Prove ..."  ask it
+
+Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 130 interrupted.
+"""
+
+
+def build_app() -> typer.Typer:
+    """The commands of this package and of every installed one that offers some."""
+    app = typer.Typer(
+        help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+        add_completion=False,
+    )  # fmt: skip
+    app.add_typer(cli_logs.app, name="logs")
+    app.add_typer(cli_catalog.app, name="catalog")
+    app.command("route")(cli_route.route)
+    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+        _add(app, point)
+
+    @app.callback(invoke_without_command=True)
+    def version(
+        show: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    ) -> None:
+        if show:
+            typer.echo(__version__)
+            raise typer.Exit
+
+    return app
+
+
+def _add(app: typer.Typer, point: EntryPoint) -> None:
+    """A command whose package is not complete says what to install instead of hiding."""
+    try:
+        command = point.load()
+    except ImportError as error:
+        missing = error.name or str(error)
+
+        def unavailable() -> None:
+            raise MasRouterError(
+                f"masrouter {point.name} needs the package {missing!r}: "
+                "pip install 'masrouter[train]'"
+            )
+
+        context = {"allow_extra_args": True, "ignore_unknown_options": True}
+        app.command(
+            point.name, help=f"Needs 'masrouter[train]' (no {missing}).", context_settings=context
+        )(unavailable)
+        return
+    app.command(point.name)(command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    stderr = Console(stderr=True, highlight=False)
+    try:
+        build_app()()
+    except MasRouterError as error:
+        stderr.print("error:", style="bold red", end=" ")
+        stderr.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(EXIT_FAILURE)
+    except KeyboardInterrupt:
+        stderr.print("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""`masrouter route`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from masrouter.catalog import Catalog
+from masrouter.errors import RoutingError
+from masrouter.router import Router
+from masrouter.types import RoutingDecision
+
+
+def route(
+    queries: Annotated[
+        list[str] | None,
+        typer.Argument(help="Queries; `-` reads one a line from standard input."),
+    ] = None,
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", "-c", help="A checkpoint folder or hub id.")
+    ] = "checkpoints/default",
+    cost_weight: Annotated[
+        float | None,
+        typer.Option(help="Score units that a US dollar is worth; 0 looks at the score alone."),
+    ] = None,
+    willingness_to_pay: Annotated[
+        float | None, typer.Option(help="The same, as US dollars for a whole unit of score.")
+    ] = None,
+    max_cost_usd: Annotated[float | None, typer.Option(help="Budget of a query.")] = None,
+    max_agents: Annotated[int | None, typer.Option(help="Largest team.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only these models (repeat the option).")
+    ] = None,
+    exclude_model: Annotated[
+        list[str] | None, typer.Option(help="Not these models (repeat the option).")
+    ] = None,
+    topology: Annotated[
+        list[str] | None, typer.Option(help="Only these topologies (repeat the option).")
+    ] = None,
+    alternatives: Annotated[int, typer.Option("-k", help="Alternatives to show.")] = 3,
+    sample: Annotated[
+        bool, typer.Option(help="Draw from the cascade and say with what probability.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Of the draw.")] = None,
+    catalog: Annotated[
+        list[Path] | None, typer.Option(help="YAML files with today's prices.")
+    ] = None,
+    explain: Annotated[bool, typer.Option(help="Show every plan's figures.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a query on standard output.")
+    ] = False,
+) -> None:
+    """Which team should answer? Nothing is run and nothing leaves the machine.
+
+    \b
+    masrouter route -c checkpoints/default "Write a function that merges two sorted lists"
+    masrouter route -c mine/ --max-cost-usd 0.002 --exclude-model gpt-4 "Summarise this: ..."
+    cat queries.txt | masrouter route -c mine/ --json -
+    """
+    texts = _read(queries or [])
+    router = Router.from_pretrained(
+        checkpoint, catalog=Catalog.load(*catalog) if catalog else None
+    )
+    options = {
+        "cost_weight": cost_weight,
+        "willingness_to_pay": willingness_to_pay,
+        "max_cost_usd": max_cost_usd,
+        "max_agents": max_agents,
+        "models": model or None,
+        "exclude_models": exclude_model or (),
+        "topologies": topology or None,
+        "k": alternatives,
+        "sample": sample,
+        "seed": seed,
+    }
+    if explain and not as_json:
+        for text in texts:
+            typer.echo(str(router.explain(text, **options)))
+        return
+    decisions = router.route_batch(texts, **options)  # type: ignore[arg-type]
+    for text, decision in zip(texts, decisions, strict=True):
+        if as_json:
+            typer.echo(json.dumps({"query": text, **asdict(decision)}, allow_nan=False))
+        else:
+            _show(text, decision, Console(highlight=False))
+
+
+def _read(queries: list[str]) -> list[str]:
+    texts: list[str] = []
+    for query in queries:
+        if query == "-":
+            texts += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        else:
+            texts.append(query)
+    if not texts:
+        raise RoutingError("no query: give one as an argument, or `-` to read standard input")
+    return texts
+
+
+def _show(text: str, decision: RoutingDecision, console: Console) -> None:
+    shown = text if len(text) <= 100 else text[:97] + "..."
+    console.print(shown.replace("\n", " "), style="bold", markup=False)
+    console.print(f"  -> {decision.plan}", style="green", markup=False)
+    for reason in decision.reasons:
+        console.print(f"     {reason}", markup=False)
+    table = Table(box=None, padding=(0, 2, 0, 5))
+    for column in ("expected score", "95 %", "expected cost", "plan"):
+        table.add_column(column, justify="left" if column == "plan" else "right")
+    rows = (decision, *decision.alternatives)
+    for row in rows:
+        cost = row.expected_cost_usd
+        table.add_row(
+            f"{row.expected_score:.3f}",
+            f"{row.score_interval.low:.2f}-{row.score_interval.high:.2f}",
+            "unknown" if cost is None else f"${cost:.6f}",
+            str(row.plan) + ("  (chosen)" if row is decision else ""),
+        )
+    console.print(table)

@@ -1,0 +1,124 @@
+"""The router as a learner among baselines, so that all are judged by the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from masrouter.catalog import Catalog
+from masrouter.encoder import Encoder
+from masrouter.evaluation.learners import Chooser, Queries
+from masrouter.features import text_statistics
+from masrouter.outcomes import Bools, Floats, Ints, Outcomes
+from masrouter.router import Router
+from masrouter.selection import decide
+from masrouter_train.config import TrainConfig
+from masrouter_train.fit import TrainingData, fit_outcomes
+
+ROUTER = "masrouter"
+CASCADE = "masrouter cascade alone"
+
+
+@dataclass(frozen=True)
+class RouterLearner:
+    """Trains a router on each fold and lets it choose as `Router.route` does.
+
+    `route` scores every known plan, so the cascade does not change its choice and is not trained
+    here; with `cascade` the cascade's own greedy choices are judged instead, without the critic.
+    """
+
+    config: TrainConfig
+    encoder: Encoder
+    catalog: Catalog | None = None
+    cascade: bool = False
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.label or (CASCADE if self.cascade else ROUTER)
+
+    def fit(
+        self,
+        train: Outcomes,
+        embeddings: NDArray[np.float32],
+        *,
+        cost_weights: Sequence[float],
+        seed: int,
+    ) -> Chooser:
+        controller = replace(self.config.controller, enabled=self.cascade)
+        config = replace(self.config, seed=seed, controller=controller)
+        router = fit_outcomes(
+            TrainingData(train, np.asarray(embeddings, dtype=np.float32)),
+            config,
+            catalog=self.catalog,
+            encoder=self.encoder,
+            cost_weights=cost_weights,
+        )
+        unseen = [plan for plan in train.plans if plan not in router.plans]
+        if unseen:
+            catalog, _ = router.catalog.with_names_from(unseen)
+            largest = router.state.candidates.max_agents
+            router = router.with_plans([p for p in unseen if len(p.agents) <= largest], catalog)
+        return RouterChooser(router, train.plans, self.cascade)
+
+
+class RouterChooser:
+    """A trained router, asked by plan position."""
+
+    def __init__(self, router: Router, plans: Sequence[object], cascade: bool) -> None:
+        self.router = router
+        self.cascade = cascade
+        position = {plan: i for i, plan in enumerate(plans)}
+        self.columns = np.array([position[plan] for plan in router.plans])  # (C,) into plans
+        self.n_plans = len(plans)
+
+    @torch.inference_mode()
+    def choose(self, queries: Queries, cost_weight: float, available: Bools) -> Ints:
+        mine = torch.from_numpy(available[:, self.columns])
+        # A query whose every logged plan is beyond this router gets its first one.
+        stranded = ~mine.any(1)
+        mine[stranded] = True
+        embeddings, statistics = self._read(queries)
+        state = self.router.state
+        if self.cascade:
+            chosen = self._cascade(embeddings, statistics, cost_weight, mine)
+        else:
+            expected = self.router.expect(state.critic.phi(embeddings, statistics), cost_weight)
+            chosen = decide(expected, state.gate, mine)
+        choice: Ints = self.columns[chosen.numpy()]
+        choice[stranded.numpy()] = available[stranded.numpy()].argmax(1)
+        return choice
+
+    @torch.inference_mode()
+    def expected_scores(self, queries: Queries) -> Floats:
+        """Calibrated scores at cost weight 0: (n, P), NaN for plans beyond this router."""
+        embeddings, statistics = self._read(queries)
+        state = self.router.state
+        expected = self.router.expect(state.critic.phi(embeddings, statistics), 0.0)
+        scores = np.full((len(queries), self.n_plans), np.nan)
+        scores[:, self.columns] = state.calibrate(expected.score, expected.head).numpy()
+        return scores
+
+    def _cascade(
+        self,
+        embeddings: torch.Tensor,
+        statistics: torch.Tensor,
+        cost_weight: float,
+        available: torch.Tensor,
+    ) -> torch.Tensor:
+        state = self.router.state
+        encoded = state.controller.encode(
+            embeddings,
+            state.critic.query_features.standardise(statistics),
+            torch.full((len(embeddings),), cost_weight),
+        )
+        log_p = self.router.plan_log_probabilities(encoded)
+        return log_p.masked_fill(~available, -torch.inf).argmax(1)
+
+    def _read(self, queries: Queries) -> tuple[torch.Tensor, torch.Tensor]:
+        embeddings = torch.from_numpy(np.asarray(queries.embeddings, dtype=np.float32))
+        return embeddings, torch.from_numpy(text_statistics(queries.texts))
