@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 FIXED = -1
+UNKNOWN = -1e30
+"""Utility of an available plan about which nothing is known: chosen only if it is the only one."""
 
 
 @dataclass(frozen=True)
@@ -107,4 +109,5 @@ class Gate:
 
 def choose(utility: Tensor, available: Tensor) -> Tensor:
     """Best available plan of each query: (B, P), (B, P) bool -> (B,). Ties go to the first."""
-    return torch.where(available, torch.nan_to_num(utility, nan=-math.inf), -math.inf).argmax(1)
+    known = torch.nan_to_num(utility, nan=UNKNOWN, neginf=UNKNOWN)
+    return torch.where(available, known, -math.inf).argmax(1)

@@ -137,17 +137,17 @@ class Outcomes:
         frame = logs.table.select(
             ["query_id", "score", "cost_usd", "prompt_tokens", "completion_tokens", "propensity"]
         ).to_pandas()
-        frame["query_id"] = frame["query_id"].astype("category")
+        # Sorted by id, so that the order of queries does not depend on the order of rows.
+        query, _ = pd.factorize(frame.pop("query_id").astype(str), sort=True)
+        frame["query"] = query
         plans, row_plan = index.plans, index.row_plan.astype(np.int64)
         notes: tuple[str, ...] = ()
         if verdict.kind is LogKind.GRID:  # elsewhere one plan a query is the design, not an outcome
             plans, row_plan, notes = _merge_run_time_sizes(
-                plans, row_plan, frame["query_id"].cat.codes.to_numpy()
+                plans, row_plan, query, logs.codes("dataset").rows
             )
         frame["plan"] = row_plan
-        # Categories sort by id, so the order of queries does not depend on the order of rows.
-        frame["query"] = frame["query_id"].cat.codes
-        first = np.unique(frame["query"].to_numpy(), return_index=True)[1]
+        first = np.unique(query, return_index=True)[1]
         texts = logs.table.select(["query_id", "query", "dataset", "task"]).take(first).to_pandas()
         unscored = int(frame["score"].isna().sum())
         if unscored:
@@ -182,25 +182,31 @@ class Outcomes:
 
 
 def _merge_run_time_sizes(
-    plans: tuple[Plan, ...], row_plan: Ints, row_query: NDArray[np.integer]
+    plans: tuple[Plan, ...], row_plan: Ints, row_query: Ints, row_dataset: NDArray[np.integer]
 ) -> tuple[tuple[Plan, ...], Ints, tuple[str, ...]]:
-    """Merge plans that differ only in how often the same seats spoke, if no query saw two of them."""
-    families: dict[tuple[str, frozenset[object]], list[int]] = {}
+    """Merge plans whose seats differ only in how often they spoke, if a run decided how often.
+
+    That is so where a data set holds several sizes and none of its queries saw two of them.
+    """
+    families: dict[tuple[str, tuple[object, ...]], list[int]] = {}
     for i, plan in enumerate(plans):
-        families.setdefault((plan.topology, frozenset(plan.agents)), []).append(i)
+        families.setdefault((plan.topology, tuple(dict.fromkeys(plan.agents))), []).append(i)
     target = np.arange(len(plans), dtype=np.int64)
     rows_of = np.bincount(row_plan, minlength=len(plans))
     notes: list[str] = []
     for (topology, _), members in families.items():
-        if len(members) < 2:
+        sizes = sorted({len(plans[i].agents) for i in members})
+        if len(sizes) < max(len(members), 2):  # one size, or several orders of the same seats
             continue
         rows = np.isin(row_plan, members)
-        pairs = pd.DataFrame({"query": row_query[rows], "plan": row_plan[rows]}).drop_duplicates()
-        if pairs["query"].duplicated().any():
-            continue  # sizes were compared on the same query: they are plans of their own
+        pairs = pd.DataFrame(
+            {"query": row_query[rows], "plan": row_plan[rows], "dataset": row_dataset[rows]}
+        ).drop_duplicates()
+        compared = pairs.duplicated(["dataset", "query"]).any()
+        if compared or pairs.groupby("dataset")["plan"].nunique().max() < 2:
+            continue  # sizes were compared on the same query, or each data set has its own
         usual = max(members, key=lambda i: int(rows_of[i]))
         target[members] = usual
-        sizes = sorted({len(plans[i].agents) for i in members})
         notes.append(
             f"{topology}: team sizes {sizes} were decided while running (one size a query); "
             f"taken as one plan, written with its usual size {len(plans[usual].agents)}"

@@ -17,7 +17,7 @@ from masrouter.catalog import Catalog
 from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import load_encoder
 from masrouter.errors import ConfigError, MasRouterError
-from masrouter.evaluation.baselines import default_baselines
+from masrouter.evaluation.baselines import BestFixedPlan, default_baselines
 from masrouter.evaluation.crossval import (
     CrossValidation,
     cross_validate,
@@ -122,7 +122,7 @@ def evaluate(
     cascade: Annotated[
         bool, typer.Option(help="Also judge the cascade alone, without the critic (slower).")
     ] = False,
-    baselines: Annotated[bool, typer.Option(help="Judge the baselines too.")] = True,
+    baselines: Annotated[bool, typer.Option(help="Judge all baselines, not the best fixed plan alone.")] = True,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for evaluation.json, table.md, frontier.png."),
@@ -153,8 +153,7 @@ def evaluate(
     learners: list[Learner] = [RouterLearner(config, text_encoder, names)]
     if cascade:
         learners.append(RouterLearner(config, text_encoder, names, cascade=True))
-    if baselines:
-        learners += default_baselines()
+    learners += default_baselines() if baselines else (BestFixedPlan(),)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     data = ", ".join(path.stem or str(path) for path in logs)

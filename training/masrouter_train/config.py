@@ -12,33 +12,69 @@ from masrouter.errors import ConfigError
 from masrouter.features import FeatureScales
 
 
+LADDER = (
+    FeatureScales(),
+    FeatureScales(statistics=0.05, domain=0.2),
+    FeatureScales(statistics=0.1, domain=1.0),
+    FeatureScales(statistics=0.03, domain=0.05, text=0.05),
+    FeatureScales(statistics=0.05, domain=0.2, text=0.1),
+    FeatureScales(statistics=0.2, domain=1.0, text=0.12),
+    FeatureScales(statistics=0.2, domain=1.0, text=0.25),
+    FeatureScales(statistics=0.2, domain=1.0, text=0.5),
+    FeatureScales(statistics=0.2, domain=1.0, text=1.0),
+    FeatureScales(statistics=0.2, domain=1.0, text=2.0),
+)
+COST_LADDER = (
+    FeatureScales(),
+    FeatureScales(statistics=1.0, domain=1.0),
+    FeatureScales(statistics=1.0, domain=1.0, text=0.3),
+    FeatureScales(statistics=1.0, domain=1.0, text=1.0),
+)
+
+
 @dataclass(frozen=True)
 class CriticConfig:
     """The shrinkages that cross-validation chooses from."""
 
-    domain_scale: float = 1.0
-    """Prior deviation of domain-by-plan weights; 0 leaves the part out."""
-    statistics_scale: float = 0.2
-    text_scales: tuple[float, ...] = (0.12, 0.25, 0.5, 1.0, 2.0)
-    """Prior deviations of text-by-plan weights that are tried; empty leaves the part out."""
-    cost_text_scales: tuple[float, ...] = (0.0, 0.3, 1.0)
-    """The same for the logarithm of cost and tokens, beside the query's length and domain."""
+    ladder: tuple[FeatureScales, ...] = LADDER
+    """Of the score, from the plan's own effect to domain to text. The first must be all zeros."""
+    cost_ladder: tuple[FeatureScales, ...] = COST_LADDER
+    """The same for the logarithm of cost and tokens."""
+    use_domain: bool = True
+    """False drops domain-by-plan effects from both ladders (an ablation)."""
+    use_text: bool = True
+    """False drops text-by-plan effects (an ablation)."""
     folds: int = 5
     kernel: KernelWeights = field(default_factory=KernelWeights)
 
+    def __post_init__(self) -> None:
+        _require(2 <= self.folds <= 20, "critic.folds", "2 to 20", self.folds)
+        for name in ("ladder", "cost_ladder"):
+            ladder = getattr(self, name)
+            _require(1 <= len(ladder) <= 40, f"critic.{name}", "1 to 40 entries", len(ladder))
+            _require(
+                ladder[0] == FeatureScales(), f"critic.{name}", "all zeros first", ladder[0]
+            )
+        _require(self.kernel.any_plan > 0, "critic.kernel.any_plan", "above 0", 0)
+
     def score_scales(self) -> tuple[FeatureScales, ...]:
-        """The ladder from the plan's own effect to domain to text, simplest first."""
-        domain = FeatureScales(statistics=self.statistics_scale / 2, domain=self.domain_scale)
-        text = (
-            FeatureScales(self.statistics_scale, self.domain_scale, scale)
-            for scale in self.text_scales
-        )
-        ladder = (FeatureScales(), domain, *text)
-        return tuple(dict.fromkeys(ladder))
+        """The score's ladder without the parts that are switched off."""
+        return self._kept(self.ladder)
 
     def cost_scales(self) -> tuple[FeatureScales, ...]:
-        """From a plan's mean cost to cost by length, domain and text, simplest first."""
-        return (FeatureScales(), *(FeatureScales(1.0, 1.0, text) for text in self.cost_text_scales))
+        """The cost's ladder without the parts that are switched off."""
+        return self._kept(self.cost_ladder)
+
+    def _kept(self, ladder: tuple[FeatureScales, ...]) -> tuple[FeatureScales, ...]:
+        kept = (
+            FeatureScales(
+                scales.statistics,
+                scales.domain if self.use_domain else 0.0,
+                scales.text if self.use_text else 0.0,
+            )
+            for scales in ladder
+        )
+        return tuple(dict.fromkeys(kept))
 
 
 @dataclass(frozen=True)
@@ -46,16 +82,22 @@ class GateConfig:
     """When the critic may overrule the best fixed plan."""
 
     shrink: bool = True
-    """False trusts the head of least held-out error everywhere (an ablation)."""
+    """False trusts the most precise head everywhere (an ablation)."""
+    proof: float = 2.0
+    """Standard errors by which a head's held-out error must undercut the plan effect's to count as
+    proven; then a held-out gain above zero opens the gate."""
     preference: float = 1.0
-    """Standard errors by which a head's held-out gain, smoothed over neighbouring cost weights, must
-    exceed zero."""
+    """For a head that is not proven: standard errors by which its gain, smoothed over neighbouring
+    cost weights, must exceed zero."""
     own_preference: float = 0.5
     """The same for the gain at the cost weight itself."""
     nodes: int = 13
     """Cost weights at which the verdict is taken: 0 and log-spaced ones."""
     pessimism: float = 1.0
     """Standard errors that a plan must win by on observational logs."""
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.nodes <= 1000, "gate.nodes", "1 to 1000", self.nodes)
 
 
 @dataclass(frozen=True)
@@ -81,6 +123,18 @@ class ControllerConfig:
     """Epochs without a better held-out utility before training stops."""
     validation_share: float = 0.15
 
+    def __post_init__(self) -> None:
+        for name in ("width", "epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            _require(1 <= value <= 4096, f"controller.{name}", "1 to 4096", value)
+        for name in (
+            "learning_rate", "temperature", "advantage_temperature", "weight_clip",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            _require(value > 0, f"controller.{name}", "above 0", value)
+        share = self.validation_share
+        _require(0 < share < 1, "controller.validation_share", "between 0 and 1", share)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -100,6 +154,11 @@ class TrainConfig:
     accelerator: str = "cpu"
     devices: int | str = 1
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_candidates", "max_evidence"):
+            value = getattr(self, name)
+            _require(2 <= value <= 100_000, name, "2 to 100000", value)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; `from_mapping` reads it back."""
@@ -136,10 +195,12 @@ def _build(cls: type[Any], data: Any, where: str) -> Any:
         kind, place = hints[key], f"{where}: {key}"
         if is_dataclass(kind):
             values[key] = _build(kind, value, place)  # type: ignore[arg-type]
-        elif kind == tuple[float, ...]:
-            if not isinstance(value, list | tuple) or not all(map(_is_number, value)):
-                raise ConfigError(f"{place}: expected a list of numbers, got {value!r}")
-            values[key] = tuple(float(v) for v in value)
+        elif kind == tuple[FeatureScales, ...]:
+            if not isinstance(value, list | tuple):
+                raise ConfigError(f"{place}: expected a list, got {value!r}")
+            values[key] = tuple(
+                _build(FeatureScales, entry, f"{place}[{i}]") for i, entry in enumerate(value)
+            )
         else:
             values[key] = _scalar(kind, value, place)
     return cls(**values)
@@ -158,6 +219,11 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and value < 0:
         raise ConfigError(f"{where}: expected at least 0, got {value!r}")
     return value
+
+
+def _require(holds: bool, what: str, expected: str, got: object) -> None:
+    if not holds:
+        raise ConfigError(f"{what}: expected {expected}, got {got!r}")
 
 
 def _is_number(value: Any) -> bool:

@@ -111,6 +111,11 @@ def fit_outcomes(
         )
     candidates = Candidates.from_catalog(catalog, outcomes.plans, encoder)
     known = _known_plans(outcomes, config.max_candidates, progress)
+    if len(known) < 2:
+        raise TrainingError(
+            f"the logs hold scored runs of one plan only ({outcomes.plans[known[0]]}): there is "
+            "nothing to choose; log runs of at least two"
+        )
     if cost_weights is None:
         cost_weights = default_nodes(outcomes, config.gate.nodes)
     if not config.use_cost:
@@ -123,15 +128,16 @@ def fit_outcomes(
         gate = choose_gate(outcomes, fitted, known, cost_weights, config.gate)
         _say_gate(gate, fitted, progress)
         typical = _typical_cost(outcomes)
-        torch.manual_seed(config.seed)
-        controller = Controller(
-            encoder.dimension, candidates, typical, config.controller.width
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            controller = Controller(
+                encoder.dimension, candidates, typical, config.controller.width
+            )
         tree = PlanTree.build(fitted.critic.known, controller.sizes)
         trained = config.controller.enabled
         cascade_utility = None
         if trained:
-            lessons = make_lessons(outcomes, fitted, gate, known, typical)
+            lessons = make_lessons(outcomes, fitted, gate, known, typical, config.seed)
             folder = None if run_folder is None else RunFolder(Path(run_folder), resume=resume)
             cascade_utility = fit_controller(controller, lessons, tree, config, folder, progress)
     plans = tuple(outcomes.plans[i] for i in known)
@@ -168,8 +174,8 @@ def fit_outcomes(
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
         },
         metrics={
-            "held_out_contrast_error": {
-                scales.name: error
+            "held_out_squared_error": {
+                scales.name: float(error.sum() / np.isfinite(outcomes.score).sum())
                 for scales, error in zip(fitted.critic.score_scales, fitted.errors, strict=True)
             },
             "cascade_held_out_utility": cascade_utility,
@@ -185,11 +191,6 @@ def _check(outcomes: Outcomes) -> None:
         )
     if not np.isfinite(outcomes.score).any():
         raise TrainingError("no run has a score: grade the runs, then train")
-    if outcomes.n_plans < 2:
-        raise TrainingError(
-            f"the logs hold one plan only ({outcomes.plans[0]}): there is nothing to choose; log "
-            "runs of at least two"
-        )
 
 
 def _known_plans(outcomes: Outcomes, at_most: int, progress: Progress) -> Ints:

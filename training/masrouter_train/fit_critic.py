@@ -31,6 +31,8 @@ SMALLEST_DOMAIN = 20
 OTHER = "other"
 CONSTANT_SCALE = 2.0
 """Prior deviation of a correction to the plan effect, beside the plan's own mean."""
+TOLERANCE = 3e-3
+"""Relative residual of the solver; an order below what moves a held-out prediction."""
 TOKEN_HEADS: tuple[tuple[str, Column], ...] = (
     ("log_prompt_tokens", "prompt_tokens"),
     ("log_completion_tokens", "completion_tokens"),
@@ -69,8 +71,8 @@ class FittedCritic:
     """Of each score head."""
     cost: HeldOut | None
     """US dollars; None where no cost is known."""
-    errors: tuple[float, ...]
-    """For each score head: mean squared error of held-out contrasts between plans of a query."""
+    errors: tuple[Tensor, ...]
+    """For each score head: squared held-out error by query, (N,); see `squared_errors`."""
     cost_scales: FeatureScales | None
     """The shrinkage of cost that held-out queries chose."""
 
@@ -115,13 +117,13 @@ def fit_critic(
     score_cells = _cells(outcomes, "score")
     steps = len(critic.score_scales) + len(config.cost_scales()) + len(log_columns) - 1
     scores: list[HeldOut] = []
-    errors: list[float] = []
+    errors: list[Tensor] = []
     with progress.task("critic", total=steps) as task:
         for position, scales in enumerate(critic.score_scales):
             weight, held_out = solver.fit(score_cells, scales)
             critic.heads[Critic.score_head(position)].weight.data.copy_(weight)
             scores.append(held_out)
-            errors.append(contrast_error(held_out.cells, score_cells))
+            errors.append(squared_errors(held_out.cells, score_cells))
             task.advance()
         cost: HeldOut | None = None
         chosen: FeatureScales | None = None
@@ -167,6 +169,7 @@ class _HeadSolver:
         self.features = critic.query_features
         self.phi = critic.query_features(inputs.embeddings, inputs.statistics, inputs.domains)
         self.known = known
+        self.all_known = len(known) == len(index)
         z = critic.describe(index)  # (P, G)
         # The same inner products in as few columns as there are plans.
         left, values, right = torch.linalg.svd(z, full_matrices=False)
@@ -200,7 +203,9 @@ class _HeadSolver:
                     seen.n_queries,
                     seen.n_plans,
                 )
-                solution = solve_ridge(phi[keep], self.plans, residual, noise)
+                solution = solve_ridge(
+                    phi[keep], self.plans, residual, noise, tolerance=TOLERANCE
+                )
                 weights[on] = solution.weights * column[on][:, None]
                 weights[0] += effect
             wide = weights @ self.expand  # (F, G)
@@ -210,9 +215,12 @@ class _HeadSolver:
                 rows = ~keep
                 folded = self.phi @ weights  # (N, r)
                 grid[rows] = folded[rows] @ self.plans[self.known].T + mean
-                mine = rows[cells.query]
-                left, right = folded[cells.query[mine]], self.plans[cells.plan[mine]]
-                at_cells[mine] = (left * right).sum(1) + mean
+                if not self.all_known:
+                    mine = rows[cells.query]
+                    left, right = folded[cells.query[mine]], self.plans[cells.plan[mine]]
+                    at_cells[mine] = (left * right).sum(1) + mean
+        if self.all_known:
+            at_cells = grid[cells.query, cells.plan]
         return torch.stack(members), HeldOut(grid, at_cells)
 
 
@@ -276,12 +284,18 @@ def domain_labels(outcomes: Outcomes) -> list[str] | None:
     return None
 
 
-def contrast_error(predicted: Tensor, cells: Cells) -> float:
-    """Mean squared error of what routing needs: differences between the plans of one query."""
+def squared_errors(predicted: Tensor, cells: Cells) -> Tensor:
+    """Squared error by query: (R,), cells -> (N,), 0 for queries without cells.
+
+    Where a query has several cells the error is that of what routing needs, the differences between
+    plans; where it has one, of the prediction itself.
+    """
     error = predicted - cells.target  # (R,)
+    count = torch.bincount(cells.query, minlength=cells.n_queries)
     sums = torch.zeros(cells.n_queries).index_add_(0, cells.query, error)
-    count = torch.bincount(cells.query, minlength=cells.n_queries).clamp_min(1)
-    return float((error - (sums / count)[cells.query]).square().mean())
+    shared = torch.where(count > 1, sums / count.clamp_min(1), 0.0)
+    contrast = (error - shared[cells.query]).square()
+    return torch.zeros(cells.n_queries).index_add_(0, cells.query, contrast)
 
 
 def _cells(outcomes: Outcomes, column: Column) -> Cells:

@@ -62,7 +62,7 @@ class Lessons:
 
 
 def make_lessons(
-    outcomes: Outcomes, fitted: FittedCritic, gate: Gate, known: Ints, reference_cost: float
+    outcomes: Outcomes, fitted: FittedCritic, gate: Gate, known: Ints, reference_cost: float, seed: int
 ) -> Lessons:
     """Gather lessons; `known` (C,) are the plans that can be chosen."""
     view = outcomes.plans_at(known)
@@ -75,8 +75,11 @@ def make_lessons(
     drawn = torch.full((outcomes.n_queries,), -1, dtype=torch.long)
     propensity = torch.ones(outcomes.n_queries)
     if outcomes.kind is LogKind.RANDOMISED:
-        # Of several draws for one query the first is the lesson; the critic learns from all.
-        first = np.unique(view.query, return_index=True)[1]
+        # Of several draws for one query one is the lesson, by lot; the critic learns from all.
+        usable = np.flatnonzero(np.isfinite(view.propensity) & (view.runs > 0))
+        lot = np.random.default_rng(seed).random(len(usable)) ** (1 / view.runs[usable])
+        usable = usable[np.lexsort((-lot, view.query[usable]))]
+        first = usable[np.unique(view.query[usable], return_index=True)[1]]
         drawn[view.query[first]] = torch.from_numpy(view.plan[first])
         propensity[view.query[first]] = torch.from_numpy(view.propensity[first]).float()
     return Lessons(

@@ -1,8 +1,9 @@
 """Shrink to the fixed plan: which part of the critic has earned its place, at each cost weight.
 
-For each cost weight the held-out utility of every score head is compared with that of the best
-fixed plan, query by query. A head may overrule the fixed plan only if its gain exceeds its own
-standard error, so that on logs where text says nothing the router is the fixed plan.
+Two questions, both answered on held-out queries. Which shrinkage predicts the differences between
+plans best? (One answer for all cost weights: squared errors use every outcome, so they are far less
+noisy than the outcomes of a few changed choices.) And does following it beat the best fixed plan at
+this cost weight? On logs where text says nothing the router is the fixed plan.
 """
 
 from __future__ import annotations
@@ -21,10 +22,6 @@ from masrouter.logs import LogKind
 from masrouter.outcomes import Floats, Ints, Outcomes
 from masrouter_train.config import GateConfig
 from masrouter_train.fit_critic import FittedCritic
-
-PROBABLE_PLAN = 20
-"""Logged runs below which an observational plan counts as out of support."""
-
 
 @dataclass(frozen=True)
 class Gains:
@@ -57,7 +54,7 @@ def choose_gate(
     """
     view = outcomes.plans_at(known)
     means = _PlanMeans(view, cost_weights)
-    best_head = min(range(len(fitted.errors)), key=fitted.errors.__getitem__)
+    best_head = min(range(len(fitted.errors)), key=lambda h: float(fitted.errors[h].sum()))
     default = -1
     if outcomes.kind is LogKind.OBSERVATIONAL:
         # Nothing about unlogged choices is identified, so gains cannot be measured: the most
@@ -71,7 +68,9 @@ def choose_gate(
             else _estimated_gains(outcomes, fitted, means, known, cost_weights, best_head)
         )
         picked = (
-            _verdicts(gains, config) if config.shrink else [best_head] * len(cost_weights)
+            _verdicts(gains, best_head, _proof(fitted, best_head), config)
+            if config.shrink
+            else [best_head] * len(cost_weights)
         )
         nodes = tuple(
             GateNode(
@@ -93,14 +92,21 @@ def choose_gate(
     )
 
 
-def _verdicts(gains: Gains, config: GateConfig) -> list[int]:
-    """Head of the best lower bound at each cost weight, or FIXED.
+def _proof(fitted: FittedCritic, head: int) -> float:
+    """Standard errors by which a head's held-out error is below the plan effect's."""
+    gain = fitted.errors[0] - fitted.errors[head]
+    return float(gain.mean() / (gain.std(correction=0) / math.sqrt(len(gain))).clamp_min(1e-12))
+
+
+def _verdicts(gains: Gains, head: int, proof: float, config: GateConfig) -> list[int]:
+    """At each cost weight the most precise head, else the plan effect with the cost of the query,
+    else FIXED.
 
     Neighbouring cost weights are nearly the same question, so gains are smoothed over them
-    (weights 1/2, 1, 1/2); a head must also win at the cost weight itself.
+    (weights 1/2, 1, 1/2). A head that is proven to predict better needs a gain above zero, smoothed
+    and at the cost weight itself; one that is not needs gains above their standard errors.
     """
-    smooth = gains.mean.copy()
-    error = gains.error.copy()
+    smooth, error = gains.mean.copy(), gains.error.copy()
     n = len(smooth)
     for i in range(n):
         near = [j for j in (i - 1, i, i + 1) if 0 <= j < n]
@@ -108,10 +114,17 @@ def _verdicts(gains: Gains, config: GateConfig) -> list[int]:
         share /= share.sum()
         smooth[i] = share @ gains.mean[near]
         error[i] = share @ gains.error[near]
-    bound = smooth - config.preference * error
-    own = gains.mean - config.own_preference * gains.error
-    bound = np.where(own > 0, bound, -np.inf)
-    return [int(np.argmax(row)) if row.max() > 0 else FIXED for row in bound]
+    clear = (gains.mean > config.own_preference * gains.error) & (
+        smooth > config.preference * error
+    )
+    positive = (gains.mean > 0) & (smooth > 0)
+    verdicts = []
+    for i in range(n):
+        if clear[i, head] or (proof > config.proof and positive[i, head]):
+            verdicts.append(head)
+        else:
+            verdicts.append(0 if clear[i, 0] else FIXED)
+    return verdicts
 
 
 class _PlanMeans:
@@ -119,10 +132,9 @@ class _PlanMeans:
 
     def __init__(self, view: Outcomes, cost_weights: Sequence[float]) -> None:
         self.runs = np.bincount(view.plan, weights=view.runs, minlength=view.n_plans)
-        weight = np.ones(len(view.score))
+        self.weight = np.ones(len(view.score))
         if view.kind is LogKind.RANDOMISED:  # self-normalised: plans are drawn unevenly by query
-            weight = 1 / view.propensity
-        self.weight = weight
+            self.weight = view.runs / view.propensity
         self.view = view
         self.score = self._mean(view.score)
         self.cost = self._mean(view.cost)
@@ -134,7 +146,7 @@ class _PlanMeans:
         )  # (nodes, C)
 
     def _mean(self, values: Floats) -> Floats:
-        known = np.isfinite(values)
+        known = np.isfinite(values) & np.isfinite(self.weight)
         size = self.view.n_plans
         sums = np.bincount(
             self.view.plan[known], (values * self.weight)[known], minlength=size
@@ -189,7 +201,7 @@ def _estimated_gains(
     """
     position = np.full(outcomes.n_plans, -1, dtype=np.int64)
     position[known] = np.arange(len(known))
-    scored = np.isfinite(outcomes.score)
+    scored = np.isfinite(outcomes.score) & np.isfinite(outcomes.propensity)
     mean, error = [], []
     for i, weight in enumerate(cost_weights):
         predicted = _utilities(fitted, weight)
@@ -201,13 +213,15 @@ def _estimated_gains(
         reward = outcomes.score[cells] - (weight * outcomes.cost[cells] if weight else 0.0)
         surprise = torch.from_numpy(reward).float() - q[query, plan]
         surprise = surprise / torch.from_numpy(outcomes.propensity[cells]).float()
-        runs = torch.bincount(query, minlength=outcomes.n_queries).clamp_min(1)[query]
+        draws = torch.from_numpy(outcomes.runs[cells]).float()  # a query may have several
+        all_draws = torch.zeros(outcomes.n_queries).index_add(0, query, draws)
+        share = draws / all_draws.clamp_min(1)[query]
         fixed_utility = torch.from_numpy(means.utility[i]).float().expand_as(q)
         available = torch.isfinite(fixed_utility)
 
         def value(choice: Tensor) -> Tensor:
             total = _take(q, choice)  # noqa: B023 (called in this iteration only)
-            taken = (choice[query] == plan).float() * surprise / runs  # noqa: B023
+            taken = (choice[query] == plan).float() * surprise * share  # noqa: B023
             return total.index_add(0, query, taken)  # noqa: B023
 
         at_fixed = value(choose(fixed_utility, available))

@@ -56,9 +56,9 @@ class SyntheticWorld:
         self,
         seed: int = 0,
         *,
-        residual_deviation: float = 0.7,
+        residual_deviation: float = 0.5,
         token_deviation: float = 0.3,
-        plan_deviation: float = 0.15,
+        plan_deviation: float = 0.1,
         epsilon: float = 0.5,
     ) -> None:
         for name, value in (

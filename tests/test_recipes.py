@@ -1,0 +1,40 @@
+"""The recipes that come with the repository are read as they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from masrouter.errors import ConfigError
+from masrouter_train import TrainConfig
+
+RECIPES = sorted((Path(__file__).parents[1] / "training/recipes").glob("*.yaml"))
+
+
+def recipe(name: str) -> Path:
+    return next(path for path in RECIPES if path.name == name)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_loads_and_changes_something_but_the_default(path: Path) -> None:
+    config = TrainConfig.from_recipe(path)
+    assert (config == TrainConfig()) is (path.name == "default.yaml")
+    assert TrainConfig.from_mapping(config.to_json()) == config
+
+
+def test_the_default_recipe_names_every_setting() -> None:
+    text = recipe("default.yaml").read_text(encoding="utf-8")
+    settings = TrainConfig().to_json()
+    names = [*settings, *(name for part in settings.values() if isinstance(part, dict)
+                          for name in part)]  # fmt: skip
+    names += settings["critic"]["kernel"]
+    assert [name for name in names if f"{name}:" not in text] == []
+
+
+def test_a_misspelt_setting_is_refused_by_name_and_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    text = recipe("fast.yaml").read_text(encoding="utf-8")
+    path.write_text(text.replace("epochs:", "epoch:"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.yaml.*epoch: unknown setting"):
+        TrainConfig.from_recipe(path)
