@@ -7,9 +7,9 @@ can be scored without retraining. Not here: choosing (`controller`, `critic`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from torch import Tensor
 
 from masrouter.catalog import Catalog
 from masrouter.encoder import Encoder
-from masrouter.errors import PlanError
+from masrouter.errors import CatalogError, PlanError
 from masrouter.types import Agent, Plan
 
 DESCRIPTION_DIMS = 16
 NO_ROLE = ""
 Floats32 = NDArray[np.float32]
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class CandidateTable:
             return self.names.index(name)
         except ValueError:
             known = ", ".join(repr(n) for n in self.names[:12])
-            raise PlanError(f"{kind} {name!r} is unknown to this router; it knows {known}") from None
+            raise PlanError(
+                f"{kind} {name!r} is unknown to this router; it knows {known}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ class Candidates:
         """
         largest = max((len(plan.agents) for plan in plans), default=0)
         if largest > self.max_agents:
-            raise PlanError(f"a plan has {largest} agents; this router knows at most {self.max_agents}")
+            raise PlanError(
+                f"a plan has {largest} agents; this router knows at most {self.max_agents}"
+            )
         agents = [agent for plan in plans for agent in plan.agents]
         topologies = _new({plan.topology for plan in plans}, self.topologies)
         roles = _new({agent.role or NO_ROLE for agent in agents}, self.roles)
@@ -110,7 +115,9 @@ class Candidates:
         model = torch.full((len(plans), self.max_agents), -1, dtype=torch.long)
         for i, plan in enumerate(plans):
             if len(plan.agents) > self.max_agents:
-                raise PlanError(f"{plan}: {len(plan.agents)} agents, at most {self.max_agents} here")
+                raise PlanError(
+                    f"{plan}: {len(plan.agents)} agents, at most {self.max_agents} here"
+                )
             topology[i] = self.topologies.index(plan.topology, "topology")
             count[i] = len(plan.agents)
             for j, agent in enumerate(plan.agents):
@@ -277,12 +284,12 @@ def _inputs(
     """Descriptions and numbers of these names, in this order."""
     texts, numbers = [], []
     for name in topologies:
-        topology = catalog.topologies[name]
+        topology = _described(catalog.topologies, name, "topology")
         texts.append(f"{name}: {topology.description}")
         most = min(topology.max_agents, 32)
         numbers.append([math.log(topology.min_agents), math.log(most), float(topology.ordered)])
     for name in roles:
-        texts.append(f"{name}: {catalog.roles[name].description}")
+        texts.append(f"{name}: {_described(catalog.roles, name, 'role').description}")
         numbers.append([])
     for name in models:
         model = catalog.resolve_model(name)
@@ -291,6 +298,15 @@ def _inputs(
         prices = [_log_price(model.input_usd_per_mtok), _log_price(model.output_usd_per_mtok)]
         numbers.append([*prices, window])
     return texts, numbers
+
+
+def _described(entries: Mapping[str, Entry], name: str, kind: str) -> Entry:
+    try:
+        return entries[name]
+    except KeyError:
+        raise CatalogError(
+            f"{kind} {name!r} is not in the catalog; add it, or use Catalog.with_names_from"
+        ) from None
 
 
 def _table(

@@ -65,9 +65,7 @@ def route(
     cat queries.txt | masrouter route -c mine/ --json -
     """
     texts = _read(queries or [])
-    router = Router.from_pretrained(
-        checkpoint, catalog=Catalog.load(*catalog) if catalog else None
-    )
+    router = Router.from_pretrained(checkpoint, catalog=Catalog.load(*catalog) if catalog else None)
     options = {
         "cost_weight": cost_weight,
         "willingness_to_pay": willingness_to_pay,

@@ -21,7 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from masrouter.candidates import Candidates, KernelWeights, PlanIndex, plan_feature_width, plan_features
+from masrouter.candidates import (
+    Candidates,
+    KernelWeights,
+    PlanIndex,
+    plan_feature_width,
+    plan_features,
+)
 from masrouter.features import FeatureScales, QueryFeatures
 
 LOG_CLIP = 20.0
@@ -75,7 +81,6 @@ class BilinearHead(nn.Module):
     def fold(self, plans: Tensor) -> Tensor:
         """W z(a), to be computed once for plans (P, G) that stay the same -> (M, F, P)."""
         return self.weight @ plans.T
-
 
 
 class Critic(nn.Module):

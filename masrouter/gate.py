@@ -46,6 +46,17 @@ class Gate:
     default: int = -1
     """Plan of the logging policy that observational logs fall back to; -1: none."""
 
+    def supported(self) -> Tensor:
+        """(C,) bool: plans with enough logged runs to be chosen.
+
+        Observational logs promise nothing of a plan outside their support: it takes 20 runs, or 1 %
+        of all if that is less. Elsewhere every plan counts.
+        """
+        if self.default < 0:
+            return torch.ones_like(self.runs, dtype=torch.bool)
+        needed = min(20.0, max(1.0, math.ceil(0.01 * float(self.runs.sum()))))
+        return self.runs >= needed
+
     def at(self, cost_weight: float) -> tuple[int, GateNode]:
         """The node nearest on a logarithmic scale; cost weight 0 has a node of its own."""
         if cost_weight == 0:

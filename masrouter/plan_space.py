@@ -16,7 +16,6 @@ from torch import Tensor
 
 from masrouter.candidates import PlanIndex
 
-
 BLOCKED = -1e9
 """Added to the logit of a choice that is not allowed; finite, so that a path that has already ended
 still has a softmax."""

@@ -29,7 +29,17 @@ from masrouter.features import text_statistics
 from masrouter.gate import choose
 from masrouter.plan_space import PlanTree
 from masrouter.router_state import RouterState, state_from_checkpoint, state_to_checkpoint
-from masrouter.selection import Constraints, Expected, allowed_plans, decide, expect, frontier
+from masrouter.selection import (
+    LARGEST,
+    Constraints,
+    Expected,
+    allowed_plans,
+    decide,
+    expect,
+    frontier,
+    integer,
+    number,
+)
 from masrouter.types import (
     Interval,
     Plan,
@@ -59,6 +69,7 @@ class Router:
         self._critic = FoldedCritic(state.critic, index, position)
         self._evidence = EvidenceIndex(state.evidence, state.gate.runs)
         self._price_ratio = state.price_ratio()
+        self._prices = state.prices()
         with torch.inference_mode():
             self._prepared = state.controller.prepare()
         self._trees: dict[bytes, tuple[PlanTree, Tensor]] = {}
@@ -181,8 +192,9 @@ class Router:
         for position, query in enumerate(queries):
             if not isinstance(query, str) or not query.strip():
                 raise RoutingError(f"query {position}: expected text, got {query!r}")
-        if k < 0:
-            raise RoutingError(f"k: expected at least 0, got {k!r}")
+        integer("k", k, at_least=0)
+        if seed is not None:
+            integer("seed", seed, at_least=0)
         if not queries:
             return []
         constraints = Constraints(
@@ -238,9 +250,8 @@ class Router:
     def expect(self, phi: Tensor, cost_weight: float) -> Expected:
         """What the critic expects of every plan: phi (B, F) -> Expected of (B, C)."""
         return expect(
-            self._critic, self.state.gate, phi, cost_weight, self._price_ratio,
-            self.state.cost_from_prices(self._critic, phi),
-        )  # fmt: skip
+            self._critic, self.state.gate, phi, cost_weight, self._price_ratio, self._prices
+        )
 
     def plan_log_probabilities(self, encoded: Tensor) -> Tensor:
         """The cascade's log-probability of every plan: states (B, D) -> (B, C)."""
@@ -253,13 +264,9 @@ class Router:
         if cost_weight is not None and willingness is not None:
             raise RoutingError("cost_weight and willingness_to_pay say the same thing: give one")
         if willingness is not None:
-            if not 0 < willingness < math.inf:
-                raise RoutingError(f"willingness_to_pay: expected above 0, got {willingness!r}")
-            return 1 / willingness
+            return 1 / number("willingness_to_pay", willingness, above=1 / LARGEST)
         if cost_weight is not None:
-            if not 0 <= cost_weight < math.inf:
-                raise RoutingError(f"cost_weight: expected at least 0, got {cost_weight!r}")
-            return float(cost_weight)
+            return number("cost_weight", cost_weight, at_least=0.0)
         return 0.0 if budget is not None else self.state.default_cost_weight
 
     def _safe_utility(self, cost_weight: float) -> Tensor:
@@ -302,9 +309,7 @@ class Router:
             rows = (which == position).nonzero()[:, 0]
             tree, kept = self._tree(pattern)
             if sample:
-                drawn = self.state.controller.sample(
-                    cascade[rows], self._prepared, tree, generator
-                )
+                drawn = self.state.controller.sample(cascade[rows], self._prepared, tree, generator)
                 matches = (tree.steps == drawn.steps[:, None]).all(2)  # (b, P)
                 picked, log_p = matches.long().argmax(1), drawn.log_probabilities
                 chosen[rows] = kept[picked]
@@ -339,6 +344,8 @@ class Router:
             score_interval=Interval(low, high),
             expected_cost_usd=cost if priced else None,
             cost_interval=Interval(cost / factor**Z95, cost * factor**Z95) if priced else None,
+            expected_prompt_tokens=_known(expected.prompt_tokens[row, plan]),
+            expected_completion_tokens=_known(expected.completion_tokens[row, plan]),
         )
 
     def _decision(
@@ -348,15 +355,15 @@ class Router:
     ) -> RoutingDecision:  # fmt: skip
         scored = self._scored(plan, expected, row)
         others = [
-            i for i in frontier(expected.score[row], expected.cost[row], allowed, k + 1) if i != plan
+            i
+            for i in frontier(expected.score[row], expected.cost[row], allowed, k + 1)
+            if i != plan
         ]
         names = self.state.critic.query_features.domains
         domain = int(domains.argmax()) if names else -1
         propensity = 1.0
         if sampled:
-            propensity = math.prod(
-                (stages.topology, stages.count, *stages.roles, *stages.models)
-            )
+            propensity = math.prod((stages.topology, stages.count, *stages.roles, *stages.models))
         decision = RoutingDecision(
             plan=scored.plan,
             cost_weight=weight,
@@ -375,6 +382,10 @@ class Router:
         )
         return reasons(decision, self.state.gate, self.state.critic, constraints,
                        self._scored(safe, expected, row), sampled=sampled)  # fmt: skip
+
+
+def _known(value: Tensor) -> float | None:
+    return float(value) if bool(torch.isfinite(value)) else None
 
 
 def _names(field: str, names: Sequence[str] | None) -> tuple[str, ...] | None:

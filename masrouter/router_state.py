@@ -15,7 +15,7 @@ from masrouter.candidates import Candidates, KernelWeights, PlanIndex
 from masrouter.catalog import Catalog
 from masrouter.checkpoint import CheckpointData, check_tensors
 from masrouter.controller import Controller
-from masrouter.critic import Critic, FoldedCritic
+from masrouter.critic import Critic
 from masrouter.encoder import Encoder, load_encoder
 from masrouter.errors import CheckpointError, MasRouterError
 from masrouter.evidence import EvidenceStore
@@ -63,9 +63,7 @@ class RouterState:
         """With other prices. Names that it lacks keep their old entries."""
         return replace(self, catalog=self.trained_catalog.extended_with(catalog))
 
-    def with_plans(
-        self, plans: Sequence[Plan], catalog: Catalog, encoder: Encoder
-    ) -> RouterState:
+    def with_plans(self, plans: Sequence[Plan], catalog: Catalog, encoder: Encoder) -> RouterState:
         """With more plans to choose from; see `Router.with_plans`."""
         fresh = [plan for plan in dict.fromkeys(plans) if plan not in self.plans]
         candidates = self.candidates.extended(catalog, fresh, encoder)
@@ -102,8 +100,9 @@ class RouterState:
         for plan in self.plans:
             now, then = 0.0, 0.0
             for agent in plan.agents:
-                today, before = _blended(self.catalog, agent.model), _blended(
-                    self.trained_catalog, agent.model
+                today, before = (
+                    _blended(self.catalog, agent.model),
+                    _blended(self.trained_catalog, agent.model),
                 )
                 if today is None or before is None:
                     now = then = 0.0
@@ -112,19 +111,15 @@ class RouterState:
             ratios.append(now / then if then > 0 else 1.0)
         return torch.tensor(ratios)
 
-    def cost_from_prices(self, critic: FoldedCritic, phi: Tensor) -> Tensor:
-        """Expected tokens times today's prices, (B, C); NaN where tokens or a price are unknown."""
-        shape = (len(phi), len(self.plans))
-        if not (critic.has("log_prompt_tokens") and critic.has("log_completion_tokens")):
-            return torch.full(shape, math.nan)
+    def prices(self) -> Tensor:
+        """(2, C) today's US dollars per million prompt and completion tokens, mean over agents; NaN
+        where a price is unknown."""
         prices = torch.full((2, len(self.plans)), math.nan)
         for i, plan in enumerate(self.plans):
             entries = [_entry(self.catalog, agent.model) for agent in plan.agents]
             if all(e is not None and None not in e for e in entries):
                 prices[:, i] = torch.tensor(entries, dtype=torch.float32).mean(0)
-        prompt = critic.exponential(phi, "log_prompt_tokens")
-        completion = critic.exponential(phi, "log_completion_tokens")
-        return (prompt * prices[0] + completion * prices[1]) / 1e6
+        return prices
 
 
 def _entry(catalog: Catalog, model: str) -> tuple[float | None, float | None] | None:
@@ -335,7 +330,7 @@ def _check_evidence(evidence: EvidenceStore, plans: int, dimension: int, where: 
         raise CheckpointError(f"{where}: evidence: tensors disagree in shape")
     for name, bound in (("cell_query", queries), ("cell_plan", plans)):
         values = getattr(evidence, name)
-        if values.numel() and not (0 <= int(values.min()) and int(values.max()) < bound):
+        if values.numel() and not (int(values.min()) >= 0 and int(values.max()) < bound):
             raise CheckpointError(f"{where}: evidence.{name}: an index is out of range")
 
 
@@ -351,5 +346,3 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"expected a number, got {value!r}")
     return float(value)
-
-

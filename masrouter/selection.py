@@ -29,10 +29,15 @@ class Constraints:
 
     def check(self, models: Collection[str], topologies: Collection[str]) -> None:
         """RoutingError for a value that cannot be meant: a wrong type, a name nobody knows."""
-        if self.max_cost_usd is not None and not self.max_cost_usd > 0:
-            raise RoutingError(f"max_cost_usd: expected more than 0, got {self.max_cost_usd!r}")
-        if self.max_agents is not None and self.max_agents < 1:
-            raise RoutingError(f"max_agents: expected at least 1, got {self.max_agents!r}")
+        if self.max_cost_usd is not None:
+            number("max_cost_usd", self.max_cost_usd, above=0.0)
+        if self.max_agents is not None:
+            integer("max_agents", self.max_agents, at_least=1)
+        for field in ("models", "topologies"):
+            if getattr(self, field) == ():
+                raise RoutingError(
+                    f"{field}: an empty list allows nothing; leave it out to allow all"
+                )
         named = (
             ("models", self.models or (), models),
             ("exclude_models", self.exclude_models, models),
@@ -68,6 +73,35 @@ class Constraints:
         return tuple(k for k in self.__dataclass_fields__ if getattr(self, k))
 
 
+LARGEST = 1e12
+"""Bound on money and trade-offs, so that single precision holds them."""
+
+
+def number(
+    field: str, value: object, *, above: float | None = None, at_least: float | None = None
+) -> float:
+    """A finite number within bounds, or RoutingError naming the field."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RoutingError(f"{field}: expected a number, got {value!r}")
+    low = above if above is not None else at_least
+    fits = value > above if above is not None else at_least is None or value >= at_least
+    if not (fits and value <= LARGEST):
+        kind = "above" if above is not None else "at least"
+        raise RoutingError(
+            f"{field}: expected {kind} {low:g} and at most {LARGEST:g}, got {value!r}"
+        )
+    return float(value)
+
+
+def integer(field: str, value: object, *, at_least: int, at_most: int = 2**62) -> int:
+    """A whole number within bounds, or RoutingError naming the field."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise RoutingError(f"{field}: expected a whole number, got {value!r}")
+    if not at_least <= value <= at_most:
+        raise RoutingError(f"{field}: expected {at_least} to {at_most}, got {value!r}")
+    return value
+
+
 @dataclass(frozen=True)
 class Expected:
     """What is expected of C plans on B queries."""
@@ -76,6 +110,8 @@ class Expected:
     score_error: Tensor  # (B, C) standard error
     cost: Tensor  # (B, C) US dollars; NaN where it cannot be told
     cost_factor: Tensor  # (B, C) multiplicative standard error of cost, at least 1
+    prompt_tokens: Tensor  # (B, C) of the whole run; NaN where the logs had none
+    completion_tokens: Tensor  # (B, C)
     utility: Tensor  # (B, C) what the choice maximises; NaN where unknown
     head: int
     """Score head that `score` comes from."""
@@ -87,31 +123,35 @@ def expect(
     phi: Tensor,
     cost_weight: float,
     price_ratio: Tensor,
-    cost_from_prices: Tensor,
+    prices: Tensor,
 ) -> Expected:
     """Predict every plan on every query at one cost weight.
 
     Args:
         phi: (B, F). price_ratio: (C,) today's price of a plan over the price when it was trained.
-        cost_from_prices: (B, C) expected tokens times prices, for plans whose logs had no cost; NaN
-            where a price or the tokens are unknown.
+        prices: (2, C) US dollars per million prompt and completion tokens, NaN where unknown; used
+            with expected tokens for plans whose logs had no cost.
     """
     _, node = gate.at(cost_weight)
     head = max(node.head, 0)
-    name = Critic.score_head(head)
     score = critic.score(phi, head)
-    score_error = jackknife_error(critic.members(phi, name))
+    score_error = jackknife_error(critic.members(phi, Critic.score_head(head)))
+    tokens = [
+        critic.exponential(phi, name) if critic.has(name) else torch.full_like(score, torch.nan)
+        for name in ("log_prompt_tokens", "log_completion_tokens")
+    ]
     cost, factor = torch.full_like(score, torch.nan), torch.ones_like(score)
     if critic.has("log_cost"):
         known = torch.isfinite(gate.mean_cost)
         cost = torch.where(known, critic.exponential(phi, "log_cost") * price_ratio, torch.nan)
         factor = jackknife_error(critic.members(phi, "log_cost")).clamp(max=5).exp()
-    cost = torch.where(torch.isfinite(cost), cost, cost_from_prices)
+    listed = (tokens[0] * prices[0] + tokens[1] * prices[1]) / 1e6
+    cost = torch.where(torch.isfinite(cost), cost, listed)
     if node.head == FIXED:
         utility = gate.fixed_utility(cost_weight).expand_as(score)
     else:
         utility = score if cost_weight == 0 else score - cost_weight * cost
-    return Expected(score, score_error, cost, factor, utility, head)
+    return Expected(score, score_error, cost, factor, tokens[0], tokens[1], utility, head)
 
 
 def allowed_plans(
@@ -171,7 +211,9 @@ def decide(expected: Expected, gate: Gate, allowed: Tensor) -> Tensor:
         return choose(expected.utility, allowed)
     utility = expected.utility - gate.pessimism * expected.score_error
     utility[:, gate.default] = expected.utility[:, gate.default]
-    return choose(utility, allowed)
+    supported = allowed & gate.supported()
+    # Constraints may leave unsupported plans alone; then the best of them is all there is.
+    return choose(utility, torch.where(supported.any(1, keepdim=True), supported, allowed))
 
 
 def frontier(score: Tensor, cost: Tensor, allowed: Tensor, k: int) -> list[int]:

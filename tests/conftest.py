@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from masrouter.encoder import HashingEncoder
+from masrouter.features import FeatureScales
 from masrouter.logs import LogKind, Logs
 from masrouter.outcomes import Outcomes
 from masrouter.router import Router
@@ -20,6 +21,8 @@ from masrouter_train.fit import fit
 from masrouter_train.synthetic import SyntheticWorld
 
 OutcomesOf = Callable[..., Outcomes]
+LADDER = (FeatureScales(), FeatureScales(0.1, 1.0), FeatureScales(0.2, 1.0, 0.2))
+COST_LADDER = (FeatureScales(), FeatureScales(1.0, 1.0, 0.3))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,7 +57,7 @@ def config() -> TrainConfig:
     """Every part of training, as small as it goes."""
     return TrainConfig(
         encoder="hashing-32",
-        critic=CriticConfig(text_scales=(0.2,), cost_text_scales=(0.3,), folds=3),
+        critic=CriticConfig(ladder=LADDER, cost_ladder=COST_LADDER, folds=3),
         gate=GateConfig(nodes=4),
         controller=ControllerConfig(width=16, epochs=4, batch_size=32, patience=3),
     )

@@ -21,7 +21,7 @@ from masrouter import cli
 
 RECIPE = """
 encoder: hashing-64
-critic: {text_scales: [0.5], cost_text_scales: [0.3], folds: 3}
+critic: {folds: 3}
 gate: {nodes: 5}
 controller: {epochs: 2, width: 16}
 """

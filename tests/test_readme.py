@@ -1,11 +1,13 @@
-"""The README tells the truth: its code runs, its commands parse, what it names exists.
+"""The documents tell the truth: code runs, commands parse, what is named exists.
 
-Its Python may use `my_logs/` and `checkpoints/mine`, which are made here, of a synthetic world.
+The README's Python may use `my_logs/` and `checkpoints/mine`: both are made here first, of a
+synthetic world.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -23,6 +25,8 @@ from masrouter_train.synthetic import write_world
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+DOCUMENTS = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
+DOCUMENTS += [ROOT / folder / "README.md" for folder in ("data", "training", "checkpoints")]
 SHELLS = {"bash", "sh", "shell", "console"}
 MADE_BY_THE_READER = ("checkpoints/mine",)
 
@@ -103,7 +107,7 @@ def check_command(words: list[str]) -> None:
         assert (ROOT / arguments[0]).is_file(), f"there is no file {arguments[0]}"
 
 
-def missing(markdown: str) -> list[str]:
+def missing(markdown: str, folder: Path = ROOT) -> list[str]:
     """Links and paths of the repository that lead nowhere."""
     lost = []
     prose = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
@@ -113,7 +117,7 @@ def missing(markdown: str) -> list[str]:
         if re.match(r"[a-z]+:", target):
             continue
         path, _, anchor = target.partition("#")
-        if not (ROOT / path).exists() or (not path and anchor not in anchors):
+        if not (folder / path).exists() or (not path and anchor not in anchors):
             lost.append(target)
     tops = "|".join(
         re.escape(entry.name)
@@ -184,16 +188,32 @@ def test_code_that_fails_is_found_with_its_line() -> None:
     assert failed.traceback[-1].lineno == 21  # counted from 0
 
 
-def test_every_command_of_the_readme_parses() -> None:
-    for words in commands(README.read_text(encoding="utf-8")):
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_of_a_document_parses(path: Path) -> None:
+    for words in commands(path.read_text(encoding="utf-8")):
         try:
             check_command(words)
         except Exception as error:
-            pytest.fail(f"{shlex.join(words)}: {error}")
+            pytest.fail(f"{path}: {shlex.join(words)}: {error}")
 
 
-def test_everything_that_the_readme_names_exists() -> None:
-    assert missing(README.read_text(encoding="utf-8")) == []
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_everything_that_a_document_names_exists(path: Path) -> None:
+    assert missing(path.read_text(encoding="utf-8"), path.parent) == []
+
+
+def test_the_example_of_a_log_record_keeps_the_schema(tmp_path: Path) -> None:
+    text = (ROOT / "data/README.md").read_text(encoding="utf-8")
+    records = [block.text for block in blocks(text) if block.language == "json"]
+    lines = [json.dumps(json.loads(record)) for record in records]
+    (tmp_path / "example.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert len(list(read_logs(tmp_path / "example.jsonl", strict=True))) == len(lines) == 1
+
+
+def test_training_readme_has_a_line_for_every_file() -> None:
+    text = (ROOT / "training/README.md").read_text(encoding="utf-8")
+    files = {path.name for path in (ROOT / "training/masrouter_train").glob("*.py")}
+    assert set(re.findall(r"^\| `(\w+\.py)`", text, re.MULTILINE)) == files - {"__init__.py"}
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

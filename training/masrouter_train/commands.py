@@ -122,7 +122,9 @@ def evaluate(
     cascade: Annotated[
         bool, typer.Option(help="Also judge the cascade alone, without the critic (slower).")
     ] = False,
-    baselines: Annotated[bool, typer.Option(help="Judge all baselines, not the best fixed plan alone.")] = True,
+    baselines: Annotated[
+        bool, typer.Option(help="Judge all baselines, not the best fixed plan alone.")
+    ] = True,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for evaluation.json, table.md, frontier.png."),
@@ -167,9 +169,7 @@ def evaluate(
 
 def synth(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for logs and catalog.")],
-    kind: Annotated[
-        str, typer.Option(help="grid, randomised or observational.")
-    ] = "grid",
+    kind: Annotated[str, typer.Option(help="grid, randomised or observational.")] = "grid",
     queries: Annotated[int, typer.Option(help="Number of queries.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
@@ -231,7 +231,12 @@ def _validate(
         if leave_out is Left.MODEL:
             return leave_one_model_out(outcomes, embeddings, learners, folds=folds, **options)  # type: ignore[arg-type]
         result = cross_validate(
-            outcomes, embeddings, learners, folds=folds, seeds=tuple(range(seeds)), **options  # type: ignore[arg-type]
+            outcomes,
+            embeddings,
+            learners,
+            folds=folds,
+            seeds=tuple(range(seeds)),
+            **options,  # type: ignore[arg-type]
         )
     return {"": result}
 
@@ -256,5 +261,3 @@ def _report(evaluation: Evaluation, out: Path | None, name: str, as_json: bool) 
 
 def _file_name(name: str) -> str:
     return "without-" + "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-
-

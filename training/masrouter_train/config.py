@@ -11,13 +11,13 @@ from masrouter.candidates import KernelWeights
 from masrouter.errors import ConfigError
 from masrouter.features import FeatureScales
 
-
 LADDER = (
     FeatureScales(),
     FeatureScales(statistics=0.05, domain=0.2),
     FeatureScales(statistics=0.1, domain=1.0),
     FeatureScales(statistics=0.03, domain=0.05, text=0.05),
     FeatureScales(statistics=0.05, domain=0.2, text=0.1),
+    FeatureScales(statistics=0.1, domain=1.0, text=0.06),
     FeatureScales(statistics=0.2, domain=1.0, text=0.12),
     FeatureScales(statistics=0.2, domain=1.0, text=0.25),
     FeatureScales(statistics=0.2, domain=1.0, text=0.5),
@@ -52,9 +52,7 @@ class CriticConfig:
         for name in ("ladder", "cost_ladder"):
             ladder = getattr(self, name)
             _require(1 <= len(ladder) <= 40, f"critic.{name}", "1 to 40 entries", len(ladder))
-            _require(
-                ladder[0] == FeatureScales(), f"critic.{name}", "all zeros first", ladder[0]
-            )
+            _require(ladder[0] == FeatureScales(), f"critic.{name}", "all zeros first", ladder[0])
         _require(self.kernel.any_plan > 0, "critic.kernel.any_plan", "above 0", 0)
 
     def score_scales(self) -> tuple[FeatureScales, ...]:

@@ -1,6 +1,6 @@
 """From logs to a router: the one function that everything here serves.
 
-    logs ─► outcomes ─► critic, cross-fitted ─► gate ─► cascade, distilled ─► Router
+logs ─► outcomes ─► critic, cross-fitted ─► gate ─► cascade, distilled ─► Router
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from masrouter.catalog import Catalog
 from masrouter.controller import Controller
 from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import Encoder, load_encoder
-from masrouter.errors import TrainingError
+from masrouter.errors import ConfigError, TrainingError
 from masrouter.evidence import EvidenceStore
 from masrouter.gate import FIXED, Gate
 from masrouter.logs import Logs
@@ -71,6 +71,8 @@ def fit(
     """
     config = config or TrainConfig()
     progress = progress or Progress()
+    if resume and run_folder is None:
+        raise ConfigError("resume needs run_folder: the folder of the run to continue")
     outcomes = Outcomes.from_logs(logs)
     encoder = encoder or load_encoder(config.encoder, cache=EmbeddingCache())
     progress.say(f"{outcomes.kind} logs: {outcomes.why}")
@@ -130,9 +132,7 @@ def fit_outcomes(
         typical = _typical_cost(outcomes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            controller = Controller(
-                encoder.dimension, candidates, typical, config.controller.width
-            )
+            controller = Controller(encoder.dimension, candidates, typical, config.controller.width)
         tree = PlanTree.build(fitted.critic.known, controller.sizes)
         trained = config.controller.enabled
         cascade_utility = None
@@ -260,5 +260,3 @@ class _threads:
 
     def __exit__(self, *_: object) -> None:
         torch.set_num_threads(self.before)
-
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -53,64 +55,114 @@ def fit_controller(
     """
     order = torch.randperm(lessons.n, generator=torch.Generator().manual_seed(config.seed))
     held_out = max(1, round(config.controller.validation_share * lessons.n))
+    fingerprint = _fingerprint(lessons, config)
     module = CascadeModule(
         controller, lessons, tree, order[held_out:], order[:held_out], config.controller,
-        config.seed,
+        config.seed, fingerprint,
     )  # fmt: skip
-    if folder is not None and folder.resume and not folder.last.is_file():
-        raise TrainingError(f"{folder.path}: nothing to resume: {LAST} is not there")
-    if folder is not None and not folder.resume and folder.last.exists():
+    resume_from: Path | None = None
+    if folder is not None and folder.resume:
+        resume_from = folder.last
+        epoch = _check_resumable(folder.last, fingerprint)
+    elif folder is not None and folder.last.exists():
         raise TrainingError(
             f"{folder.path}: holds an earlier run; resume it, or choose another folder"
         )
-    shown = progress.console is not None
     with _quiet():
+        stopping = EarlyStopping("val/utility", mode="max", patience=config.controller.patience)
         trainer = L.Trainer(
             max_epochs=config.controller.epochs,
             accelerator=config.accelerator,
             devices=config.devices,
-            callbacks=_callbacks(config, folder),
-            logger=_loggers(folder),
+            callbacks=[stopping, *_checkpointing(folder)],
+            logger=_loggers(folder, 0 if resume_from is None else epoch),
             enable_checkpointing=folder is not None,
-            enable_progress_bar=shown,
+            enable_progress_bar=progress.console is not None,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             reload_dataloaders_every_n_epochs=1,
             gradient_clip_val=1.0,
         )
-        resume_from = str(folder.last) if folder is not None and folder.resume else None
-        trainer.fit(module, ckpt_path=resume_from, weights_only=True if resume_from else None)
+        if resume_from is not None and _had_stopped(resume_from, config):
+            # Lightning would train one more epoch: the decision to stop is not in its state.
+            state = torch.load(resume_from, weights_only=True)
+            module.on_load_checkpoint(state)
+        else:
+            trainer.fit(
+                module,
+                ckpt_path=None if resume_from is None else str(resume_from),
+                weights_only=None if resume_from is None else True,
+            )
     if trainer.interrupted:
         raise KeyboardInterrupt
     controller.load_state_dict(module.best_state)
     controller.cpu()
-    progress.say(
-        f"cascade: {trainer.current_epoch} epochs, held-out utility {module.best_utility:.4f}"
-    )
+    progress.say(f"cascade: held-out utility {module.best_utility:.4f}")
     return module.best_utility
 
 
-def _callbacks(config: TrainConfig, folder: RunFolder | None) -> list[Callback]:
-    callbacks: list[Callback] = [
-        EarlyStopping("val/utility", mode="max", patience=config.controller.patience)
-    ]
-    if folder is not None:
-        callbacks.append(
-            ModelCheckpoint(
-                folder.path, filename=Path(LAST).stem, every_n_epochs=1, save_top_k=1,
-                enable_version_counter=False, save_on_train_epoch_end=True,
-            )  # fmt: skip
+def _fingerprint(lessons: Lessons, config: TrainConfig) -> str:
+    """sha256 over the settings that decide the outcome and the data."""
+    settings = config.to_json()
+    for name in ("accelerator", "devices", "threads"):
+        settings.pop(name)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for tensor in (lessons.embeddings, lessons.logged_score, lessons.logged_cost, lessons.drawn):
+        digest.update(torch.nan_to_num(tensor).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_resumable(path: Path, fingerprint: str) -> int:
+    """The epoch that the run in `path` had reached; TrainingError if it cannot be continued."""
+    if not path.is_file():
+        raise TrainingError(f"{path.parent}: nothing to resume: {path.name} is not there")
+    try:
+        state = torch.load(path, weights_only=True)
+        epoch, found = int(state["epoch"]), state["fingerprint"]
+    except Exception as error:
+        raise TrainingError(
+            f"{path}: is damaged ({type(error).__name__}); start again in another folder"
+        ) from error
+    if found != fingerprint:
+        raise TrainingError(
+            f"{path.parent}: holds a run with other logs, settings or seed; give the same ones, or "
+            "start in another folder"
         )
-    return callbacks
+    return epoch
 
 
-def _loggers(folder: RunFolder | None) -> Any:
+def _had_stopped(path: Path, config: TrainConfig) -> bool:
+    """Whether the run had come to its end, by early stopping or by its last epoch."""
+    state = torch.load(path, weights_only=True)
+    waits = [
+        callback["wait_count"]
+        for callback in state["callbacks"].values()
+        if isinstance(callback, dict) and "wait_count" in callback
+    ]
+    stopped = any(wait >= config.controller.patience for wait in waits)
+    return stopped or int(state["epoch"]) + 1 >= config.controller.epochs
+
+
+def _checkpointing(folder: RunFolder | None) -> list[Callback]:
+    if folder is None:
+        return []
+    return [
+        ModelCheckpoint(
+            folder.path, filename=Path(LAST).stem, every_n_epochs=1, save_top_k=1,
+            enable_version_counter=False, save_on_train_epoch_end=True,
+        )
+    ]  # fmt: skip
+
+
+def _loggers(folder: RunFolder | None, resumed_after: int) -> Any:
+    """Each resumption logs in a folder of its own: the loggers empty the one they are given."""
     if folder is None:
         return False
+    version = "from-start" if not resumed_after else f"resumed-after-epoch-{resumed_after}"
     return [
-        CSVLogger(folder.path, name="csv", version=""),
-        TensorBoardLogger(folder.path, name="tensorboard", version=""),
+        CSVLogger(folder.path, name="csv", version=version),
+        TensorBoardLogger(folder.path, name="tensorboard", version=version),
     ]
 
 

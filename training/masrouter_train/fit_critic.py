@@ -1,8 +1,8 @@
 """Fit the critic: cross-fitted heads, each with its own shrinkage, and what held-out queries say.
 
-    queries ── features ──► for each shrinkage: K members that miss one fold, one that saw all
-                                  │
-                                  └─► out-of-fold predictions ──► shrinkage.choose_gate
+queries ── features ──► for each shrinkage: K members that miss one fold, one that saw all
+                              │
+                              └─► out-of-fold predictions ──► shrinkage.choose_gate
 """
 
 from __future__ import annotations
@@ -98,9 +98,12 @@ def fit_critic(
     known_index = candidates.index_plans([outcomes.plans[i] for i in known])
     folds = max(2, min(config.folds, outcomes.n_queries))
     generator = torch.Generator().manual_seed(seed)
-    fold = torch.arange(outcomes.n_queries)[
-        torch.randperm(outcomes.n_queries, generator=generator)
-    ].argsort() % folds
+    fold = (
+        torch.arange(outcomes.n_queries)[
+            torch.randperm(outcomes.n_queries, generator=generator)
+        ].argsort()
+        % folds
+    )
     features, inputs = _fit_features(outcomes, embeddings, fold, seed)
     log_columns: list[tuple[str, Column]] = [("log_cost", "cost")] if outcomes.has_costs else []
     log_columns += [pair for pair in TOKEN_HEADS if np.isfinite(getattr(outcomes, pair[1])).any()]
@@ -203,9 +206,7 @@ class _HeadSolver:
                     seen.n_queries,
                     seen.n_plans,
                 )
-                solution = solve_ridge(
-                    phi[keep], self.plans, residual, noise, tolerance=TOLERANCE
-                )
+                solution = solve_ridge(phi[keep], self.plans, residual, noise, tolerance=TOLERANCE)
                 weights[on] = solution.weights * column[on][:, None]
                 weights[0] += effect
             wide = weights @ self.expand  # (F, G)

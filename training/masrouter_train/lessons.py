@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +61,12 @@ class Lessons:
 
 
 def make_lessons(
-    outcomes: Outcomes, fitted: FittedCritic, gate: Gate, known: Ints, reference_cost: float, seed: int
+    outcomes: Outcomes,
+    fitted: FittedCritic,
+    gate: Gate,
+    known: Ints,
+    reference_cost: float,
+    seed: int,
 ) -> Lessons:
     """Gather lessons; `known` (C,) are the plans that can be chosen."""
     view = outcomes.plans_at(known)
@@ -71,7 +75,7 @@ def make_lessons(
     supported = gate.runs > 0
     if outcomes.kind is LogKind.OBSERVATIONAL:
         scores = scores - gate.pessimism * _head_errors(fitted, known)
-        supported = gate.runs >= support_threshold(gate.runs)
+        supported = gate.supported() & (gate.runs > 0)
     drawn = torch.full((outcomes.n_queries,), -1, dtype=torch.long)
     propensity = torch.ones(outcomes.n_queries)
     if outcomes.kind is LogKind.RANDOMISED:
@@ -98,11 +102,6 @@ def make_lessons(
         drawn=drawn,
         propensity=propensity,
     )
-
-
-def support_threshold(runs: Tensor) -> float:
-    """Logged runs an observational plan needs: 20, or 1 % of the runs if that is less."""
-    return min(20.0, max(1.0, math.ceil(0.01 * float(runs.sum()))))
 
 
 def _head_errors(fitted: FittedCritic, known: Ints) -> Tensor:

@@ -34,8 +34,10 @@ class CascadeModule(L.LightningModule):
         validation: Tensor,
         config: ControllerConfig,
         seed: int,
+        fingerprint: str,
     ) -> None:
-        """`train`, `validation`: positions of queries in the lessons."""
+        """`train`, `validation`: positions of queries in the lessons. `fingerprint` of settings and
+        data: a run of another one is not resumed."""
         super().__init__()
         self.controller = controller
         self.lessons = lessons
@@ -44,6 +46,7 @@ class CascadeModule(L.LightningModule):
         self.validation_queries = validation
         self.config = config
         self.seed = seed
+        self.fingerprint = fingerprint
         self.best_utility = -float("inf")
         self.best_state: dict[str, Tensor] = _copy_state(controller)
 
@@ -59,12 +62,14 @@ class CascadeModule(L.LightningModule):
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(TensorDataset(self.validation_queries), batch_size=1024)
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
         queries = batch[0].cpu()
         generator = self._generator(self.current_epoch, batch_idx)
         nodes = len(self.lessons.cost_weights)
         node = torch.randint(nodes, (len(queries),), generator=generator)
         keep = self.lessons.available(queries, node).any(1)
+        if not bool(keep.any()):
+            return None  # Lightning then takes no step
         queries, node = queries[keep], node[keep]
         loss = self._loss(queries, node, generator)
         self.log("train/loss", loss.total, batch_size=len(queries), prog_bar=True)
@@ -89,7 +94,9 @@ class CascadeModule(L.LightningModule):
             log_p = self._log_p(queries[rows], node[rows], prepared).cpu()
             choice = objectives.restrict(log_p, available[rows]).argmax(1)
             measure = (
-                self.lessons.utility if self.lessons.kind is LogKind.GRID else self.lessons.predicted
+                self.lessons.utility
+                if self.lessons.kind is LogKind.GRID
+                else self.lessons.predicted
             )
             utility = measure(queries[rows], node[rows]).gather(1, choice[:, None])
             total = total + (utility / self.lessons.scale[v]).mean()
@@ -114,6 +121,7 @@ class CascadeModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["best_utility"] = self.best_utility
         checkpoint["best_state"] = self.best_state
+        checkpoint["fingerprint"] = self.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.best_utility = checkpoint["best_utility"]

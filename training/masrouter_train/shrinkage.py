@@ -23,6 +23,7 @@ from masrouter.outcomes import Floats, Ints, Outcomes
 from masrouter_train.config import GateConfig
 from masrouter_train.fit_critic import FittedCritic
 
+
 @dataclass(frozen=True)
 class Gains:
     """Held-out utility of each head minus the fixed plan's: mean and standard error over queries."""
@@ -139,18 +140,13 @@ class _PlanMeans:
         self.score = self._mean(view.score)
         self.cost = self._mean(view.cost)
         self.utility = np.stack(
-            [
-                self.score if w == 0 else self._mean(view.score - w * view.cost)
-                for w in cost_weights
-            ]
+            [self.score if w == 0 else self._mean(view.score - w * view.cost) for w in cost_weights]
         )  # (nodes, C)
 
     def _mean(self, values: Floats) -> Floats:
         known = np.isfinite(values) & np.isfinite(self.weight)
         size = self.view.n_plans
-        sums = np.bincount(
-            self.view.plan[known], (values * self.weight)[known], minlength=size
-        )
+        sums = np.bincount(self.view.plan[known], (values * self.weight)[known], minlength=size)
         weights = np.bincount(self.view.plan[known], self.weight[known], minlength=size)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean: Floats = np.where(weights > 0, sums / weights, np.nan)
