@@ -156,9 +156,8 @@ def test_predictions_used_for_choosing_are_out_of_fold(
             torch.testing.assert_close(
                 held_out.grid[rows], module(phi, z, 1 + fold)[rows], atol=1e-4, rtol=1e-3
             )
-        torch.testing.assert_close(
-            held_out.cells, held_out.grid[outcomes.query, outcomes.plan], atol=1e-4, rtol=1e-3
-        )
+        at_cells = held_out.grid.numpy()[outcomes.query, outcomes.plan]
+        np.testing.assert_allclose(held_out.cells, at_cells, atol=1e-4, rtol=1e-3)
     assert torch.bincount(inputs.fold).tolist() == [50, 50, 50]
 
 
@@ -181,9 +180,8 @@ def test_a_plan_that_is_not_logged_is_predicted_by_its_parts(
     fitted: FittedCritic, world: SyntheticWorld
 ) -> None:
     critic = fitted.critic
-    new = replace(world.plans[9], agents=world.plans[9].agents[::-1])
-    if new in world.plans[:10]:
-        pytest.fail("the reversed team is logged; choose another")
+    new = replace(world.plans[0], agents=world.plans[0].agents[::-1])
+    assert new not in world.plans
     index = critic.candidates.index_plans([*world.plans[:10], new])
     position = torch.tensor([*range(10), -1])
     folded = FoldedCritic(critic, index, position)
@@ -191,7 +189,7 @@ def test_a_plan_that_is_not_logged_is_predicted_by_its_parts(
     score, cost = folded.score(phi, 2), folded.exponential(phi, "log_cost")
     assert torch.isfinite(score).all()
     assert torch.isfinite(cost).all()
-    assert (score[:, -1] - score[:, 9]).abs().max() < 1
+    assert (score[:, -1] - score[:, 0]).abs().max() < 1
     known = FoldedCritic(critic, critic.known, torch.arange(10))
     torch.testing.assert_close(score[:, :10], known.score(phi, 2))
 

@@ -83,7 +83,10 @@ class GateConfig:
     """False trusts the most precise head everywhere (an ablation)."""
     proof: float = 2.0
     """Standard errors by which a head's held-out error must undercut the plan effect's to count as
-    proven; then a held-out gain above zero opens the gate."""
+    proven; then a held-out gain that is worthwhile opens the gate."""
+    worthwhile: float = 0.005
+    """Utility by which a proven head's gain, smoothed over neighbouring cost weights, must exceed
+    zero: a smaller promise is not worth leaving the fixed plan for."""
     preference: float = 1.0
     """For a head that is not proven: standard errors by which its gain, smoothed over neighbouring
     cost weights, must exceed zero."""

@@ -26,7 +26,7 @@ from masrouter_train.fit_critic import FittedCritic
 
 @dataclass(frozen=True)
 class Gains:
-    """Held-out utility of each head minus the fixed plan's: mean and standard error over queries."""
+    """Held-out utility of each head minus the fixed plan's: mean and its standard error."""
 
     mean: Floats  # (nodes, heads)
     error: Floats  # (nodes, heads)
@@ -104,8 +104,8 @@ def _verdicts(gains: Gains, head: int, proof: float, config: GateConfig) -> list
     else FIXED.
 
     Neighbouring cost weights are nearly the same question, so gains are smoothed over them
-    (weights 1/2, 1, 1/2). A head that is proven to predict better needs a gain above zero, smoothed
-    and at the cost weight itself; one that is not needs gains above their standard errors.
+    (weights 1/2, 1, 1/2). A head that is proven to predict better needs a worthwhile smoothed gain
+    and one above zero at the cost weight itself; one that is not needs gains above their errors.
     """
     smooth, error = gains.mean.copy(), gains.error.copy()
     n = len(smooth)
@@ -118,7 +118,7 @@ def _verdicts(gains: Gains, head: int, proof: float, config: GateConfig) -> list
     clear = (gains.mean > config.own_preference * gains.error) & (
         smooth > config.preference * error
     )
-    positive = (gains.mean > 0) & (smooth > 0)
+    positive = (gains.mean > 0) & (smooth > config.worthwhile)
     verdicts = []
     for i in range(n):
         if clear[i, head] or (proof > config.proof and positive[i, head]):
