@@ -23,9 +23,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 			'make PYTHON=python3.11 ...' >&2; exit 1; }
 	@echo 'installing into $(VENV) (once; a few minutes)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(BIN)/python -m pip install -qq -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install -qq -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED) ## evaluate, train and route on a synthetic world, into runs/demo

@@ -157,7 +157,9 @@ class Candidates:
         topologies, roles, models = (
             CandidateTable(
                 tuple(config[stage]),
-                *(tensors[f"candidates.{stage}.{part}"] for part in ("vectors", "mean", "basis")),
+                vectors=tensors[f"candidates.{stage}.vectors"],
+                mean=tensors[f"candidates.{stage}.mean"],
+                basis=tensors[f"candidates.{stage}.basis"],
                 trained=config["trained"][stage],
             )
             for stage in ("topologies", "roles", "models")
@@ -273,7 +275,7 @@ def _keys(index: PlanIndex, ordered: tuple[bool, ...]) -> list[tuple[object, ...
 
 
 def _descriptors(table: CandidateTable) -> Tensor:
-    """Half identity, half description, so that both sameness and likeness count: (C, trained + V)."""
+    """Half identity, half description: both sameness and likeness count. (C, trained + V)."""
     identity = torch.eye(len(table.names), table.trained)
     return torch.cat([identity, table.vectors], 1) / math.sqrt(2)
 
@@ -321,7 +323,9 @@ def _table(
     vectors = _reduce(embeddings, mean, basis, numbers)
     return CandidateTable(
         tuple(names),
-        *(torch.from_numpy(np.ascontiguousarray(a)) for a in (vectors, mean, basis)),
+        vectors=torch.from_numpy(np.ascontiguousarray(vectors)),
+        mean=torch.from_numpy(np.ascontiguousarray(mean)),
+        basis=torch.from_numpy(basis),
         trained=len(names),
     )
 

@@ -1,4 +1,4 @@
-"""The command `masrouter`. Commands of other packages join through the group `masrouter.commands`."""
+"""The command `masrouter`. Other packages add commands by the entry points `masrouter.commands`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from masrouter.catalog import Catalog
 from masrouter.errors import RoutingError
 from masrouter.router import Router
-from masrouter.types import RoutingDecision
+from masrouter.types import RoutingDecision, ScoredPlan
 
 
 def route(
@@ -111,7 +111,7 @@ def _show(text: str, decision: RoutingDecision, console: Console) -> None:
     table = Table(box=None, padding=(0, 2, 0, 5))
     for column in ("expected score", "95 %", "expected cost", "plan"):
         table.add_column(column, justify="left" if column == "plan" else "right")
-    rows = (decision, *decision.alternatives)
+    rows: tuple[RoutingDecision | ScoredPlan, ...] = (decision, *decision.alternatives)
     for row in rows:
         cost = row.expected_cost_usd
         table.add_row(

@@ -68,6 +68,9 @@ class Controller(nn.Module):
     D width, P plans, U nodes of a level.
     """
 
+    count_vectors: Tensor  # (K, 2)
+    centres: Tensor  # (LAMBDA_FEATURES - 1,)
+
     def __init__(
         self, dimension: int, candidates: Candidates, reference_cost: float, width: int = 64
     ) -> None:

@@ -116,6 +116,12 @@ class Critic(nn.Module):
             {name: nn.Parameter(torch.zeros(len(known))) for name in log_heads}
         )
 
+    def head(self, name: str) -> BilinearHead:
+        """One head by its name in `heads`."""
+        head = self.heads[name]
+        assert isinstance(head, BilinearHead)
+        return head
+
     @staticmethod
     def score_head(position: int) -> str:
         """The module name of a score head."""
@@ -154,7 +160,9 @@ class FoldedCritic:
         self.critic = critic
         z = critic.describe(index)
         with torch.no_grad():
-            self._folded = {name: head.fold(z) for name, head in critic.heads.items()}
+            self._folded: dict[str, Tensor] = {
+                name: critic.head(name).fold(z) for name in critic.heads
+            }
         self._bias = {}
         for name, bias in critic.log_bias.items():
             mean = bias.detach().mean()

@@ -111,7 +111,8 @@ def reasons(
         )
     elif node.head == FIXED:
         lines.append(
-            "on held-out queries nothing beat the best fixed plan at this cost weight, so it is taken"
+            "on held-out queries nothing beat the best fixed plan at this cost weight, so it is "
+            "taken"
         )
     else:
         lines.append(

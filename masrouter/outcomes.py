@@ -127,8 +127,8 @@ class Outcomes:
         """Gather rows into cells.
 
         A team whose size was decided while it ran (one size a query, several over the log, the same
-        seats otherwise) is one plan, not one plan a size: the size is an outcome there, and a router
-        could not have chosen it.
+        seats otherwise) is one plan, not one plan a size: the size is an outcome there, and a
+        router could not have chosen it.
         """
         if len(logs) == 0:
             raise LogError("the logs hold no valid rows; `masrouter logs check` says what is wrong")

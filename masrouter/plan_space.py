@@ -7,7 +7,7 @@ masked by what the topology, the request and the logs allow, without a rule of i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,20 @@ class Level:
     forced: bool
     """No node of this level leaves a choice."""
 
+    def to(self, device: torch.device) -> Level:
+        """The same level with its tensors on a device."""
+        return Level(
+            self.mask.to(device),
+            self.child.to(device),
+            self.parent.to(device),
+            self.choice.to(device),
+            self.plan_node.to(device),
+            self.plan_choice.to(device),
+            self.penalty.to(device),
+            self.only.to(device),
+            self.forced,
+        )
+
 
 @dataclass(frozen=True)
 class PlanTree:
@@ -47,17 +61,7 @@ class PlanTree:
 
     def to(self, device: torch.device) -> PlanTree:
         """The same tree with its tensors on a device."""
-        levels = tuple(
-            replace(
-                level,
-                **{
-                    f.name: value.to(device)
-                    for f in fields(level)
-                    if isinstance(value := getattr(level, f.name), Tensor)
-                },
-            )
-            for level in self.levels
-        )
+        levels = tuple(level.to(device) for level in self.levels)
         return replace(self, levels=levels, steps=self.steps.to(device))
 
     @classmethod
@@ -99,7 +103,7 @@ class PlanTree:
 
 
 def plan_steps(index: PlanIndex) -> NDArray[np.int64]:
-    """Plans as sequences of choices: (P, 2 + 2K), -1 after a plan's end. Count c is choice c - 1."""
+    """Plans as choices, one a stage: (P, 2 + 2K), -1 after the end. Count c is choice c - 1."""
     seats = torch.stack([index.role, index.model], 2).flatten(1)  # (P, 2K)
     steps = torch.cat([index.topology[:, None], index.count[:, None] - 1, seats], 1)
     array: NDArray[np.int64] = steps.numpy().astype(np.int64)

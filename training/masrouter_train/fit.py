@@ -29,7 +29,6 @@ from masrouter.plan_space import PlanTree
 from masrouter.router import Router
 from masrouter.router_state import RouterState
 from masrouter_train.config import TrainConfig
-from masrouter_train.fit_controller import RunFolder, fit_controller
 from masrouter_train.fit_critic import FittedCritic, fit_critic
 from masrouter_train.lessons import make_lessons
 from masrouter_train.progress import Progress
@@ -71,6 +70,8 @@ def fit(
     """
     config = config or TrainConfig()
     progress = progress or Progress()
+    if config.controller.enabled:
+        _check_lightning()
     if resume and run_folder is None:
         raise ConfigError("resume needs run_folder: the folder of the run to continue")
     outcomes = Outcomes.from_logs(logs)
@@ -104,6 +105,8 @@ def fit_outcomes(
     """`fit` from arrays. `cost_weights`: where the gate takes its verdicts; log-spaced if None."""
     progress = progress or Progress()
     outcomes = data.outcomes
+    if config.controller.enabled:
+        _check_lightning()
     _check(outcomes)
     catalog, unknown = (catalog or Catalog.default()).with_names_from(outcomes.plans)
     if unknown:
@@ -137,6 +140,8 @@ def fit_outcomes(
         trained = config.controller.enabled
         cascade_utility = None
         if trained:
+            from masrouter_train.fit_controller import RunFolder, fit_controller
+
             lessons = make_lessons(outcomes, fitted, gate, known, typical, config.seed)
             folder = None if run_folder is None else RunFolder(Path(run_folder), resume=resume)
             cascade_utility = fit_controller(controller, lessons, tree, config, folder, progress)
@@ -182,6 +187,16 @@ def fit_outcomes(
         },
     )
     return Router(state, encoder)
+
+
+def _check_lightning() -> None:
+    """Imported only where a cascade is trained: other commands do not wait for it or need it."""
+    try:
+        import lightning  # noqa: F401
+    except ImportError as error:
+        raise TrainingError(
+            f"training the cascade needs the package {error.name!r}: pip install 'masrouter[train]'"
+        ) from error
 
 
 def _check(outcomes: Outcomes) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,27 +56,24 @@ def fit_controller(
     """
     order = torch.randperm(lessons.n, generator=torch.Generator().manual_seed(config.seed))
     held_out = max(1, round(config.controller.validation_share * lessons.n))
-    fingerprint = _fingerprint(lessons, config)
     module = CascadeModule(
         controller, lessons, tree, order[held_out:], order[:held_out], config.controller,
-        config.seed, fingerprint,
+        config.seed, _fingerprint(lessons, tree, config),
     )  # fmt: skip
-    resume_from: Path | None = None
-    if folder is not None and folder.resume:
-        resume_from = folder.last
-        epoch = _check_resumable(folder.last, fingerprint)
+    resumed = folder is not None and folder.resume
+    if folder is not None and resumed:
+        _check_whole(folder.last)
     elif folder is not None and folder.last.exists():
         raise TrainingError(
             f"{folder.path}: holds an earlier run; resume it, or choose another folder"
         )
     with _quiet():
-        stopping = EarlyStopping("val/utility", mode="max", patience=config.controller.patience)
         trainer = L.Trainer(
             max_epochs=config.controller.epochs,
             accelerator=config.accelerator,
             devices=config.devices,
-            callbacks=[stopping, *_checkpointing(folder)],
-            logger=_loggers(folder, 0 if resume_from is None else epoch),
+            callbacks=[_Patience(config.controller.patience), *_checkpointing(folder)],
+            logger=_loggers(folder),
             enable_checkpointing=folder is not None,
             enable_progress_bar=progress.console is not None,
             enable_model_summary=False,
@@ -84,16 +82,11 @@ def fit_controller(
             reload_dataloaders_every_n_epochs=1,
             gradient_clip_val=1.0,
         )
-        if resume_from is not None and _had_stopped(resume_from, config):
-            # Lightning would train one more epoch: the decision to stop is not in its state.
-            state = torch.load(resume_from, weights_only=True)
-            module.on_load_checkpoint(state)
-        else:
-            trainer.fit(
-                module,
-                ckpt_path=None if resume_from is None else str(resume_from),
-                weights_only=None if resume_from is None else True,
-            )
+        trainer.fit(
+            module,
+            ckpt_path=str(folder.last) if folder is not None and resumed else None,
+            weights_only=True if resumed else None,  # a checkpoint is never unpickled
+        )
     if trainer.interrupted:
         raise KeyboardInterrupt
     controller.load_state_dict(module.best_state)
@@ -102,46 +95,51 @@ def fit_controller(
     return module.best_utility
 
 
-def _fingerprint(lessons: Lessons, config: TrainConfig) -> str:
-    """sha256 over the settings that decide the outcome and the data."""
+class _Patience(EarlyStopping):
+    """Stops when held-out utility no longer grows, and stays stopped when the run is resumed.
+
+    Lightning keeps the count of epochs but not the decision, so a resumed run would train one more.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__("val/utility", mode="max", patience=patience)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """After the count was restored, before the first epoch."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+def _fingerprint(lessons: Lessons, tree: PlanTree, config: TrainConfig) -> str:
+    """sha256 over the settings that decide the outcome, the plans and the data."""
     settings = config.to_json()
     for name in ("accelerator", "devices", "threads"):
         settings.pop(name)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for tensor in (lessons.embeddings, lessons.logged_score, lessons.logged_cost, lessons.drawn):
-        digest.update(torch.nan_to_num(tensor).contiguous().numpy().tobytes())
+    for tensor in (
+        tree.steps,
+        lessons.cost_weights,
+        lessons.embeddings,
+        lessons.logged_score,
+        lessons.logged_cost,
+        lessons.drawn,
+        lessons.propensity,
+    ):
+        digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _check_resumable(path: Path, fingerprint: str) -> int:
-    """The epoch that the run in `path` had reached; TrainingError if it cannot be continued."""
+def _check_whole(path: Path) -> None:
+    """TrainingError unless the state is there and its checksums hold (torch writes a zip file)."""
     if not path.is_file():
         raise TrainingError(f"{path.parent}: nothing to resume: {path.name} is not there")
     try:
-        state = torch.load(path, weights_only=True)
-        epoch, found = int(state["epoch"]), state["fingerprint"]
-    except Exception as error:
-        raise TrainingError(
-            f"{path}: is damaged ({type(error).__name__}); start again in another folder"
-        ) from error
-    if found != fingerprint:
-        raise TrainingError(
-            f"{path.parent}: holds a run with other logs, settings or seed; give the same ones, or "
-            "start in another folder"
-        )
-    return epoch
-
-
-def _had_stopped(path: Path, config: TrainConfig) -> bool:
-    """Whether the run had come to its end, by early stopping or by its last epoch."""
-    state = torch.load(path, weights_only=True)
-    waits = [
-        callback["wait_count"]
-        for callback in state["callbacks"].values()
-        if isinstance(callback, dict) and "wait_count" in callback
-    ]
-    stopped = any(wait >= config.controller.patience for wait in waits)
-    return stopped or int(state["epoch"]) + 1 >= config.controller.epochs
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # a damaged zip file fails in many ways
+        damaged = f"{type(error).__name__}: {error}"
+    if damaged is not None:
+        raise TrainingError(f"{path}: is damaged ({damaged}); start again in another folder")
 
 
 def _checkpointing(folder: RunFolder | None) -> list[Callback]:
@@ -155,15 +153,19 @@ def _checkpointing(folder: RunFolder | None) -> list[Callback]:
     ]  # fmt: skip
 
 
-def _loggers(folder: RunFolder | None, resumed_after: int) -> Any:
-    """Each resumption logs in a folder of its own: the loggers empty the one they are given."""
+def _loggers(folder: RunFolder | None) -> Any:
+    """Each start and each resumption logs in a new folder: version_0, version_1, ..."""
     if folder is None:
         return False
-    version = "from-start" if not resumed_after else f"resumed-after-epoch-{resumed_after}"
-    return [
-        CSVLogger(folder.path, name="csv", version=version),
-        TensorBoardLogger(folder.path, name="tensorboard", version=version),
-    ]
+    try:
+        return [
+            CSVLogger(folder.path, name="csv"),
+            TensorBoardLogger(folder.path, name="tensorboard"),
+        ]
+    except ModuleNotFoundError as error:
+        raise TrainingError(
+            f"a run folder needs tensorboard: pip install 'masrouter[train]' ({error})"
+        ) from error
 
 
 @contextmanager

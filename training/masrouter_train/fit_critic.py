@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from masrouter.candidates import Candidates, PlanIndex
+from masrouter.candidates import Candidates, plan_features
 from masrouter.critic import LOG_CLIP, Critic
 from masrouter.features import FeatureScales, QueryFeatures, text_statistics
 from masrouter.outcomes import Column, Outcomes
@@ -33,6 +33,8 @@ CONSTANT_SCALE = 2.0
 """Prior deviation of a correction to the plan effect, beside the plan's own mean."""
 TOLERANCE = 3e-3
 """Relative residual of the solver; an order below what moves a held-out prediction."""
+NEGLIGIBLE = 0.02
+"""Share of its prior by which a direction must be movable to be solved for."""
 TOKEN_HEADS: tuple[tuple[str, Column], ...] = (
     ("log_prompt_tokens", "prompt_tokens"),
     ("log_completion_tokens", "completion_tokens"),
@@ -107,24 +109,29 @@ def fit_critic(
     features, inputs = _fit_features(outcomes, embeddings, fold, seed)
     log_columns: list[tuple[str, Column]] = [("log_cost", "cost")] if outcomes.has_costs else []
     log_columns += [pair for pair in TOKEN_HEADS if np.isfinite(getattr(outcomes, pair[1])).any()]
-    critic = Critic(
+    solver = _HeadSolver(
         features,
-        candidates,
-        known_index,
-        score_scales=config.score_scales(),
-        log_heads=[name for name, _ in log_columns],
-        members=folds + 1,
-        kernel=config.kernel,
+        plan_features(index, candidates, config.kernel, known_index),
+        1 / math.sqrt(config.kernel.any_plan),
+        torch.from_numpy(known),
+        inputs,
+        folds,
     )
-    solver = _HeadSolver(critic, index, torch.from_numpy(known), inputs, folds)
     score_cells = _cells(outcomes, "score")
-    steps = len(critic.score_scales) + len(config.cost_scales()) + len(log_columns) - 1
+    steps = len(config.score_scales()) + len(config.cost_scales()) + len(log_columns) - 1
+    weights: dict[str, Tensor] = {}
+    biases: dict[str, Tensor] = {}
+    climbed: list[FeatureScales] = []
     scores: list[HeldOut] = []
     errors: list[Tensor] = []
     with progress.task("critic", total=steps) as task:
-        for position, scales in enumerate(critic.score_scales):
+        for scales in config.score_scales():
+            if _rising(climbed, errors):
+                task.advance()
+                continue
             weight, held_out = solver.fit(score_cells, scales)
-            critic.heads[Critic.score_head(position)].weight.data.copy_(weight)
+            weights[Critic.score_head(len(climbed))] = weight
+            climbed.append(scales)
             scores.append(held_out)
             errors.append(squared_errors(held_out.cells, score_cells))
             task.advance()
@@ -142,14 +149,27 @@ def fit_critic(
                 task.advance()
             assert best is not None
             _, chosen, weight, held_out = best
-            critic.heads[name].weight.data.copy_(weight)
+            weights[name] = weight
             bias = _log_bias(held_out.cells, cells)  # (P,)
-            critic.log_bias[name].data.copy_(bias[known])
+            biases[name] = bias[known]
             if name == "log_cost":
                 cost = HeldOut(
                     (held_out.grid + bias[known]).clamp(-LOG_CLIP, LOG_CLIP).exp(),
                     (held_out.cells + bias[cells.plan]).clamp(-LOG_CLIP, LOG_CLIP).exp(),
                 )
+    critic = Critic(
+        features,
+        candidates,
+        known_index,
+        score_scales=climbed,
+        log_heads=[name for name, _ in log_columns],
+        members=folds + 1,
+        kernel=config.kernel,
+    )
+    for name, weight in weights.items():
+        critic.head(name).weight.data.copy_(weight)
+    for name, bias in biases.items():
+        critic.log_bias[name].data.copy_(bias)
     critic.requires_grad_(False)
     return FittedCritic(
         critic,
@@ -165,21 +185,27 @@ class _HeadSolver:
     """Solves one head for every member; shares the plan side between heads."""
 
     def __init__(
-        self, critic: Critic, index: PlanIndex, known: Tensor, inputs: Inputs, folds: int
+        self,
+        features: QueryFeatures,
+        plans: Tensor,
+        grand: float,
+        known: Tensor,
+        inputs: Inputs,
+        folds: int,
     ) -> None:
+        """`plans` (P, G) features of every plan; `grand`: what of its first column makes 1."""
+        self.features = features
         self.inputs = inputs
         self.folds = folds
-        self.features = critic.query_features
-        self.phi = critic.query_features(inputs.embeddings, inputs.statistics, inputs.domains)
+        self.phi = features(inputs.embeddings, inputs.statistics, inputs.domains)
         self.known = known
-        self.all_known = len(known) == len(index)
-        z = critic.describe(index)  # (P, G)
+        self.all_known = len(known) == len(plans)
+        self.grand = grand
         # The same inner products in as few columns as there are plans.
-        left, values, right = torch.linalg.svd(z, full_matrices=False)
+        left, values, right = torch.linalg.svd(plans, full_matrices=False)
         rank = values > 1e-6 * values.max()
         self.plans = left[:, rank] * values[rank]  # (P, r)
         self.expand = right[rank]  # (r, G)
-        self.grand = 1 / math.sqrt(critic.kernel.any_plan)  # z's first column is sqrt(any_plan)
 
     def fit(self, cells: Cells, scales: FeatureScales) -> tuple[Tensor, HeldOut]:
         """Weights (M, F, G) and out-of-fold predictions."""
@@ -223,6 +249,15 @@ class _HeadSolver:
         if self.all_known:
             at_cells = grid[cells.query, cells.plan]
         return torch.stack(members), HeldOut(grid, at_cells)
+
+
+def _rising(climbed: Sequence[FeatureScales], errors: Sequence[Tensor]) -> bool:
+    """Whether weaker shrinkage of the text has made things worse twice in a row: held-out error is
+    convex enough in it that the rest of the ladder can be left out."""
+    with_text = [
+        float(error.sum()) for scales, error in zip(climbed, errors, strict=True) if scales.text
+    ]
+    return len(with_text) >= 3 and with_text[-1] > with_text[-2] > with_text[-3]
 
 
 def _fit_features(

@@ -1,4 +1,4 @@
-"""What the cascade is taught: the critic's held-out opinion and the logged outcomes, by cost weight."""
+"""What the cascade is taught, by cost weight: the critic's held-out opinion and logged outcomes."""
 
 from __future__ import annotations
 
@@ -112,6 +112,6 @@ def _head_errors(fitted: FittedCritic, known: Ints) -> Tensor:
     z = critic.describe(critic.known)
     errors = []
     for position in range(len(critic.score_scales)):
-        folded = critic.heads[critic.score_head(position)].weight[1:] @ z.T  # (M - 1, F, C)
+        folded = critic.head(critic.score_head(position)).weight[1:] @ z.T  # (M - 1, F, C)
         errors.append(jackknife_error(torch.matmul(phi, folded)))
     return torch.stack(errors)

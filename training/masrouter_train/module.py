@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from masrouter.controller import Controller
+from masrouter.errors import TrainingError
 from masrouter.logs import LogKind
 from masrouter.plan_space import PlanTree
 from masrouter_train import objectives
@@ -124,6 +125,12 @@ class CascadeModule(L.LightningModule):
         checkpoint["fingerprint"] = self.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """TrainingError for the state of another run, before any of it is taken."""
+        if checkpoint.get("fingerprint") != self.fingerprint:
+            raise TrainingError(
+                "the run folder holds a run with other logs, settings or seed; give the same ones, "
+                "or start in another folder"
+            )
         self.best_utility = checkpoint["best_utility"]
         self.best_state = checkpoint["best_state"]
 

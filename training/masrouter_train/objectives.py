@@ -38,7 +38,7 @@ class CascadeLoss:
 
 
 def restrict(log_p: Tensor, available: Tensor) -> Tensor:
-    """The policy among available plans: (B, C), (B, C) bool -> (B, C) normalised, -inf elsewhere."""
+    """The policy among available plans, -inf elsewhere: (B, C), (B, C) bool -> (B, C)."""
     masked = log_p.masked_fill(~available, -math.inf)
     return masked - masked.logsumexp(1, keepdim=True)
 
@@ -106,8 +106,9 @@ def randomised_loss(
     DR: Dudik, Langford & Li, arXiv 1103.4601. AWL: Peng et al., arXiv 1910.00177.
 
     Args:
-        predicted: (B, C) cross-fitted critic. logged: (B,) plan, -1 where it is not in the tree (its
-            run taught the critic only). reward: (B,) utility of the logged run. propensity: (B,).
+        predicted: (B, C) cross-fitted critic. logged: (B,) plan, -1 where it is not in the tree
+            (its run taught the critic only). reward: (B,) utility of the logged run.
+        propensity: (B,).
     """
     log_p = restrict(log_p, available)
     p = log_p.exp()

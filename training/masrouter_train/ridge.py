@@ -1,6 +1,6 @@
 """Ridge regression with a Kronecker prior: the weights of every critic head, exactly.
 
-    minimise over V (F, r):   sum over known cells (i, a) of (y_ia - phi_i' V l_a)^2 / noise + ||V||^2
+    minimise over V (F, r):   sum over known cells (i, a) (y_ia - phi_i' V l_a)^2 / noise + ||V||^2
 
 This is the posterior mean of a multi-task Gaussian process whose covariance is the product of a
 linear kernel over queries (Phi Phi') and one over plans (L L'): Bonilla, Chai & Williams,
@@ -60,35 +60,37 @@ def solve_ridge(
     *,
     tolerance: float = 1e-3,
     max_steps: int = 200,
+    negligible: float = 0.0,
 ) -> RidgeSolution:
     """The V that minimises the objective above.
 
     phi (N, F) and plans (P, r) already carry their prior deviations, so that the penalty is plain.
+    Directions that even all the data could move by less than the share `negligible` from their
+    prior are left at it: strong shrinkage then solves a small problem.
     """
-    apply, right = _normal_equations(phi, plans, cells, noise)
     density = torch.bincount(cells.plan, minlength=cells.n_plans).to(phi) / max(len(phi), 1)
     a, axes_a = torch.linalg.eigh(phi.T @ phi)
     b, axes_b = torch.linalg.eigh(plans.T @ (plans * density[:, None]))
-    scale = 1 + a.clamp_min(0)[:, None] * b.clamp_min(0) / noise  # (F, r)
-
-    def precondition(x: Tensor) -> Tensor:
-        return axes_a @ ((axes_a.T @ x @ axes_b) / scale) @ axes_b.T
-
-    x = precondition(right)
+    a, b = a.clamp_min(0), b.clamp_min(0)
+    keep_a, keep_b = a * b.max() >= negligible * noise, b * a.max() >= negligible * noise
+    axes_a, axes_b = axes_a[:, keep_a], axes_b[:, keep_b]
+    scale = 1 + a[keep_a][:, None] * b[keep_b] / noise  # (f, q) exact inverse of a complete grid
+    apply, right = _normal_equations(phi @ axes_a, plans @ axes_b, cells, noise)
+    x = right / scale
     r = right - apply(x)
-    z = precondition(r)
+    z = r / scale
     p, rz = z, float((r * z).sum())
-    start = max(float((right * precondition(right)).sum()), 1e-30)
+    start = max(float((right * right / scale).sum()), 1e-30)
     steps = 0
     while steps < max_steps and rz > tolerance**2 * start:
         ap = apply(p)
         alpha = rz / float((p * ap).sum())
         x, r = x + alpha * p, r - alpha * ap
-        z = precondition(r)
+        z = r / scale
         fresh = float((r * z).sum())
         p, rz = z + fresh / rz * p, fresh
         steps += 1
-    return RidgeSolution(x, steps, max(rz, 0.0) ** 0.5 / start**0.5)
+    return RidgeSolution(axes_a @ x @ axes_b.T, steps, max(rz, 0.0) ** 0.5 / start**0.5)
 
 
 def _normal_equations(
