@@ -28,6 +28,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
+# Wide enough that no figure of the tables is cut off, whatever the terminal.
+demo: export COLUMNS := 140
 demo: $(INSTALLED) ## evaluate, train and route on a synthetic world, into runs/demo
 	@rm -rf $(DEMO)
 	@echo '== 1/4 synthetic logs: a made-up world, its figures say nothing about real models'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +22,12 @@ from masrouter.errors import CatalogError, PlanError
 from masrouter.types import Agent, Plan
 
 DESCRIPTION_DIMS = 16
+VECTOR_WIDTHS = {
+    "topologies": DESCRIPTION_DIMS + 3,
+    "roles": DESCRIPTION_DIMS,
+    "models": DESCRIPTION_DIMS + 3,
+}
+"""V of each stage: the reduced description, then its numbers (see `_inputs`)."""
 NO_ROLE = ""
 Floats32 = NDArray[np.float32]
 Entry = TypeVar("Entry")
@@ -37,15 +43,18 @@ class CandidateTable:
     basis: Tensor  # (E, 16) their principal axes: how the description of a new candidate is reduced
     trained: int
     """Candidates that the networks learned; those after them are known by description alone."""
+    _positions: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_positions", {name: i for i, name in enumerate(self.names)})
 
     def index(self, name: str, kind: str) -> int:
-        try:
-            return self.names.index(name)
-        except ValueError:
+        """Where a name stands; PlanError for one that is not in the table."""
+        position = self._positions.get(name)
+        if position is None:
             known = ", ".join(repr(n) for n in self.names[:12])
-            raise PlanError(
-                f"{kind} {name!r} is unknown to this router; it knows {known}"
-            ) from None
+            raise PlanError(f"{kind} {name!r} is unknown to this router; it knows {known}")
+        return position
 
 
 @dataclass(frozen=True)
@@ -109,21 +118,20 @@ class Candidates:
 
     def index_plans(self, plans: Sequence[Plan]) -> PlanIndex:
         """Plans as indices into the tables; PlanError for a name or size that is not in them."""
-        topology = torch.empty(len(plans), dtype=torch.long)
-        count = torch.empty(len(plans), dtype=torch.long)
-        role = torch.full((len(plans), self.max_agents), -1, dtype=torch.long)
-        model = torch.full((len(plans), self.max_agents), -1, dtype=torch.long)
+        seats = np.full((2, len(plans), self.max_agents), -1, dtype=np.int64)
         for i, plan in enumerate(plans):
-            if len(plan.agents) > self.max_agents:
-                raise PlanError(
-                    f"{plan}: {len(plan.agents)} agents, at most {self.max_agents} here"
-                )
-            topology[i] = self.topologies.index(plan.topology, "topology")
-            count[i] = len(plan.agents)
-            for j, agent in enumerate(plan.agents):
-                role[i, j] = self.roles.index(agent.role or NO_ROLE, "role")
-                model[i, j] = self.models.index(agent.model, "model")
-        return PlanIndex(topology, count, role, model)
+            size = len(plan.agents)
+            if size > self.max_agents:
+                raise PlanError(f"{plan}: {size} agents, at most {self.max_agents} here")
+            seats[0, i, :size] = [self.roles.index(a.role or NO_ROLE, "role") for a in plan.agents]
+            seats[1, i, :size] = [self.models.index(a.model, "model") for a in plan.agents]
+        topology = [self.topologies.index(plan.topology, "topology") for plan in plans]
+        return PlanIndex(
+            topology=torch.tensor(topology, dtype=torch.long),
+            count=torch.tensor([len(plan.agents) for plan in plans], dtype=torch.long),
+            role=torch.from_numpy(seats[0]),
+            model=torch.from_numpy(seats[1]),
+        )
 
     def plan(self, topology: int, roles: Sequence[int], models: Sequence[int]) -> Plan:
         """The plan that these indices name."""

@@ -19,13 +19,13 @@ from masrouter.types import RoutingDecision, ScoredPlan
 
 
 def route(
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", "-c", help="A checkpoint folder or hub id.")
+    ],
     queries: Annotated[
         list[str] | None,
         typer.Argument(help="Queries; `-` reads one a line from standard input."),
     ] = None,
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="A checkpoint folder or hub id.")
-    ] = "checkpoints/default",
     cost_weight: Annotated[
         float | None,
         typer.Option(help="Score units that a US dollar is worth; 0 looks at the score alone."),
@@ -60,7 +60,7 @@ def route(
     """Which team should answer? Nothing is run and nothing leaves the machine.
 
     \b
-    masrouter route -c checkpoints/default "Write a function that merges two sorted lists"
+    masrouter route -c checkpoints/mine "Write a function that merges two sorted lists"
     masrouter route -c mine/ --max-cost-usd 0.002 --exclude-model gpt-4 "Summarise this: ..."
     cat queries.txt | masrouter route -c mine/ --json -
     """

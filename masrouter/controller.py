@@ -169,6 +169,28 @@ class Controller(nn.Module):
             parts.append(torch.where(level.plan_choice >= 0, taken, 0.0))
         return torch.stack(parts, 2)
 
+    def path_log_probabilities(
+        self, state: Tensor, prepared: Prepared, tree: PlanTree, plans: Tensor
+    ) -> Tensor:
+        """Log-probability of every choice of one plan a query: (B, D), (B,) positions -> (B, L).
+
+        The rows of `stage_log_probabilities` for these plans, without visiting the others.
+        """
+        parts = []
+        for depth, level in enumerate(tree.levels):
+            choice = level.plan_choice[plans]  # (B,), -1 after the end
+            if level.forced:
+                parts.append(state.new_zeros(len(state)))
+            else:
+                logits = (
+                    self._logits(depth, state, prepared) + level.penalty[level.plan_node[plans]]
+                )
+                taken = logits.log_softmax(1).gather(1, choice.clamp_min(0)[:, None])[:, 0]
+                parts.append(torch.where(choice >= 0, taken, 0.0))
+            if depth + 1 < len(tree.levels):
+                state = state + prepared.writes[depth][choice.clamp_min(0)]
+        return torch.stack(parts, 1)
+
     def log_probabilities(self, state: Tensor, prepared: Prepared, tree: PlanTree) -> Tensor:
         """log pi(a | x, lambda) of every plan of the tree: (B, D) -> (B, P)."""
         return self.stage_log_probabilities(state, prepared, tree).sum(2)

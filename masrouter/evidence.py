@@ -61,9 +61,14 @@ class EvidenceStore:
             position[query[cells]].int(),
             plan[cells].int(),
             runs[cells].int(),
-            similar=float(pairs.quantile(0.99)) if len(vectors) > 1 else 0.9,
-            thin=float(nearest.quantile(0.01)) if len(vectors) > 1 else 0.0,
+            similar=_cosine(pairs.quantile(0.99)) if len(vectors) > 1 else 0.9,
+            thin=_cosine(nearest.quantile(0.01)) if len(vectors) > 1 else 0.0,
         )
+
+
+def _cosine(value: Tensor) -> float:
+    """Rounding can take the product of equal unit vectors past 1."""
+    return min(max(float(value), -1.0), 1.0)
 
 
 class EvidenceIndex:
@@ -72,22 +77,27 @@ class EvidenceIndex:
     def __init__(self, store: EvidenceStore, plan_runs: Tensor) -> None:
         """`plan_runs` (C,): runs of each plan in the whole logs."""
         self.store = store
-        self._vectors = store.embeddings.float()
-        self._plan_runs = plan_runs
+        self._vectors = store.embeddings.float().T.contiguous()  # (E, Q)
+        self._plan_runs = plan_runs.tolist()
+        # Cells by plan, so that a look-up reads those of one plan.
+        order = store.cell_plan.long().argsort(stable=True)
+        self._query = store.cell_query.long()[order]
+        self._runs = store.cell_runs[order]
+        cells = torch.bincount(store.cell_plan.long(), minlength=len(plan_runs))
+        self._start = [0, *cells.cumsum(0).tolist()]
 
-    def nearest(self, embeddings: Tensor) -> Tensor:
-        """Cosine of the nearest logged query: (B, E) -> (B,)."""
-        return torch.cat([(part @ self._vectors.T).max(1).values for part in embeddings.split(512)])
+    def cosines(self, embeddings: Tensor) -> Tensor:
+        """Likeness to every logged query: (B, E) -> (B, Q)."""
+        return embeddings @ self._vectors
 
-    def look_up(self, embedding: Tensor, plan: int) -> Evidence:
-        """Evidence for one plan on one query, (E,)."""
-        cosine = self._vectors @ embedding  # (Q,)
+    def look_up(self, cosine: Tensor, plan: int) -> Evidence:
+        """Evidence for one plan on one query, whose cosines are (Q,)."""
         similar = cosine >= self.store.similar
-        here = similar[self.store.cell_query.long()] & (self.store.cell_plan == plan)
+        mine = slice(self._start[plan], self._start[plan + 1])
         return Evidence(
             similar_queries=int(similar.sum()),
-            similar_runs_of_plan=int(self.store.cell_runs[here].sum()),
+            similar_runs_of_plan=int(self._runs[mine][similar[self._query[mine]]].sum()),
             similarity=self.store.similar,
             nearest=float(cosine.max()),
-            runs_of_plan=int(self._plan_runs[plan]) if plan >= 0 else 0,
+            runs_of_plan=int(self._plan_runs[plan]),
         )

@@ -1,8 +1,10 @@
-"""Decisions in words."""
+"""Decisions in numbers and in words."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import SupportsFloat
 
 import torch
 from torch import Tensor
@@ -12,7 +14,39 @@ from masrouter.features import STATISTICS
 from masrouter.gate import FIXED, Gate
 from masrouter.router_state import RouterState
 from masrouter.selection import Constraints, Expected
-from masrouter.types import Plan, RoutingDecision, ScoredPlan
+from masrouter.types import Interval, Plan, RoutingDecision, ScoredPlan
+
+Z95 = 1.959964
+
+
+class Predictions:
+    """What is expected of B queries, as plain numbers: a decision reads a few of many."""
+
+    def __init__(self, state: RouterState, expected: Expected) -> None:
+        error = Z95 * expected.score_error
+        self._plans = state.plans
+        self._low, self._score, self._high = (
+            state.calibrate(score, expected.head).numpy()
+            for score in (expected.score - error, expected.score, expected.score + error)
+        )  # (B, C) each
+        self._cost = expected.cost.numpy()
+        self._factor = (expected.cost_factor**Z95).numpy()
+        self._prompt = expected.prompt_tokens.numpy()
+        self._completion = expected.completion_tokens.numpy()
+
+    def of(self, row: int, plan: int) -> ScoredPlan:
+        """One plan on one query."""
+        at = row, plan
+        cost, factor = _known(self._cost[at]), float(self._factor[at])
+        return ScoredPlan(
+            self._plans[plan],
+            expected_score=float(self._score[at]),
+            score_interval=Interval(float(self._low[at]), float(self._high[at])),
+            expected_cost_usd=cost,
+            cost_interval=None if cost is None else Interval(cost / factor, cost * factor),
+            expected_prompt_tokens=_known(self._prompt[at]),
+            expected_completion_tokens=_known(self._completion[at]),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,5 +186,6 @@ def _at_cost(cost: float | None) -> str:
     return " at unknown cost" if cost is None else f" at ${cost:.6f}"
 
 
-def _known(value: Tensor) -> float | None:
-    return float(value) if bool(torch.isfinite(value)) else None
+def _known(value: SupportsFloat) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

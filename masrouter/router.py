@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,10 +25,10 @@ from masrouter.critic import FoldedCritic
 from masrouter.encoder import Encoder
 from masrouter.errors import RoutingError
 from masrouter.evidence import EvidenceIndex
-from masrouter.explanation import Explanation, explain, reasons
+from masrouter.explanation import Explanation, Predictions, explain, reasons
 from masrouter.features import text_statistics
-from masrouter.gate import choose
 from masrouter.plan_space import PlanTree
+from masrouter.router_checks import check_finite, refusing
 from masrouter.router_state import RouterState, state_from_checkpoint, state_to_checkpoint
 from masrouter.selection import (
     LARGEST,
@@ -39,17 +40,13 @@ from masrouter.selection import (
     frontier,
     integer,
     number,
+    safe_plans,
 )
-from masrouter.types import (
-    Interval,
-    Plan,
-    RoutingDecision,
-    ScoredPlan,
-    StageProbabilities,
-)
+from masrouter.types import Plan, RoutingDecision, StageProbabilities
 
-Z95 = 1.959964
 TREES_KEPT = 64
+ROWS = 256
+"""Queries that are scored together: bounds the memory of a large batch."""
 
 
 class Router:
@@ -66,6 +63,8 @@ class Router:
         position = torch.arange(len(state.plans))
         position[len(state.critic.known) :] = -1
         self._index = index
+        self._models = {model for plan in state.plans for model in plan.models}
+        self._topologies = {plan.topology for plan in state.plans}
         self._critic = FoldedCritic(state.critic, index, position)
         self._evidence = EvidenceIndex(state.evidence, state.gate.runs)
         self._price_ratio = state.price_ratio()
@@ -104,10 +103,14 @@ class Router:
         Raises CheckpointError for anything wrong with the checkpoint.
         """
         loaded = read_checkpoint(source, revision=revision, local_files_only=local_files_only)
-        state, encoder = state_from_checkpoint(loaded.data, str(loaded.path), encoder)
+        where = str(loaded.path)
+        state, encoder = state_from_checkpoint(loaded.data, where, encoder)
         if catalog is not None:
             state = state.with_catalog(catalog)
-        return cls(state, encoder, checkpoint=loaded.id)
+        with refusing(where):
+            router = cls(state, encoder, checkpoint=loaded.id)
+            router._probe(where)
+        return router
 
     def save_pretrained(self, folder: str | Path) -> str:
         """Write a checkpoint folder and return its id; an existing checkpoint is replaced."""
@@ -192,43 +195,72 @@ class Router:
         for position, query in enumerate(queries):
             if not isinstance(query, str) or not query.strip():
                 raise RoutingError(f"query {position}: expected text, got {query!r}")
-        integer("k", k, at_least=0)
-        if seed is not None:
-            integer("seed", seed, at_least=0)
-        if not queries:
-            return []
         constraints = Constraints(
             max_cost_usd, max_agents, _names("models", models),
             _names("exclude_models", exclude_models) or (), _names("topologies", topologies),
         )  # fmt: skip
-        constraints.check(
-            {m for plan in self.plans for m in plan.models},
-            {plan.topology for plan in self.plans},
+        constraints.check(self._models, self._topologies)
+        request = _Request(
+            constraints,
+            self._cost_weight(cost_weight, willingness_to_pay, max_cost_usd),
+            integer("k", k, at_least=0),
+            self._generator(seed) if sample else None,
         )
-        weight = self._cost_weight(cost_weight, willingness_to_pay, max_cost_usd)
+        if seed is not None:
+            integer("seed", seed, at_least=0)
         with torch.inference_mode():
-            embeddings, statistics = self.read(queries)
-            phi = self.state.critic.phi(embeddings, statistics)
-            expected = self.expect(phi, weight)
-            allowed = allowed_plans(constraints, self.plans, expected.cost, weight)
-            chosen = decide(expected, self.state.gate, allowed)
-            safe = choose(self._safe_utility(weight).expand_as(expected.score), allowed)
-            thin = self._evidence.nearest(embeddings) < self.state.evidence.thin
-            # The critic guesses on a text unlike anything logged; the fixed plan does not.
-            chosen = torch.where(thin, safe, chosen)
-            cascade = self.state.controller.encode(
-                embeddings,
-                self.state.critic.query_features.standardise(statistics),
-                torch.full((len(queries),), weight),
+            return [
+                decision
+                for start in range(0, len(queries), ROWS)
+                for decision in self._route(queries[start : start + ROWS], request)
+            ]
+
+    def _route(self, queries: Sequence[str], request: _Request) -> list[RoutingDecision]:
+        """Decide for a bounded number of queries at once."""
+        state, weight = self.state, request.cost_weight
+        features = state.critic.query_features
+        embeddings, statistics = self.read(queries)
+        domains = features.domain_probabilities(embeddings, statistics)  # (B, D)
+        expected = self.expect(features(embeddings, statistics, domains), weight)
+        allowed = allowed_plans(request.constraints, self.plans, expected.cost, weight)
+        safe = safe_plans(state.gate, weight, allowed)
+        cosines = self._evidence.cosines(embeddings)  # (B, Q)
+        # The critic guesses on a text unlike anything logged; the fixed plan does not.
+        thin = cosines.max(1).values < state.evidence.thin
+        chosen = torch.where(thin, safe, decide(expected, state.gate, allowed))
+        cascade = state.controller.encode(
+            embeddings, features.standardise(statistics), torch.full((len(queries),), weight)
+        )
+        stages, plans = self._stages(cascade, allowed, chosen, request.generator)
+        predictions = Predictions(state, expected)
+        decisions = []
+        for i, (plan, fixed) in enumerate(zip(plans, safe.tolist(), strict=True)):
+            scored = predictions.of(i, plan)
+            others = frontier(expected.score[i], expected.cost[i], allowed[i], request.k + 1)
+            likeliest = int(domains[i].argmax()) if features.domains else -1
+            decision = RoutingDecision(
+                plan=scored.plan,
+                cost_weight=weight,
+                propensity=1.0 if request.generator is None else _product(stages[i]),
+                stage_probabilities=stages[i],
+                expected_score=scored.expected_score,
+                score_interval=scored.score_interval,
+                expected_cost_usd=scored.expected_cost_usd,
+                cost_interval=scored.cost_interval,
+                domain=features.domains[likeliest] if likeliest >= 0 else "unknown",
+                domain_probability=float(domains[i, likeliest]) if likeliest >= 0 else 0.0,
+                evidence=self._evidence.look_up(cosines[i], plan),
+                fallback=bool(thin[i]) and request.generator is None,
+                alternatives=tuple(predictions.of(i, other) for other in others if other != plan)[
+                    : request.k
+                ],
+                checkpoint=self.checkpoint,
             )
-            stages, chosen = self._stages(cascade, allowed, chosen, sample, seed)
-            domains = self.state.critic.query_features.domain_probabilities(embeddings, statistics)
-        return [
-            self._decision(i, int(chosen[i]), int(safe[i]), stages[i], expected, allowed[i],
-                           embeddings[i], domains[i], weight, constraints, k, sample,
-                           fallback=bool(thin[i]) and not sample)
-            for i in range(len(queries))
-        ]  # fmt: skip
+            decisions.append(
+                reasons(decision, state.gate, state.critic, request.constraints,
+                        predictions.of(i, fixed), sampled=request.generator is not None)
+            )  # fmt: skip
+        return decisions
 
     def explain(self, query: str, **options: object) -> Explanation:
         """Why this team: parts of the prediction, every plan's figures, and the decision itself.
@@ -258,6 +290,25 @@ class Router:
         tree, _ = self._tree(torch.ones(len(self.plans), dtype=torch.bool))
         return self.state.controller.log_probabilities(encoded, self._prepared, tree)
 
+    @torch.inference_mode()
+    def _probe(self, where: str) -> None:
+        """CheckpointError unless what the weights say of a made-up query is finite."""
+        critic, controller = self.state.critic, self.state.controller
+        embedding = torch.zeros(1, critic.query_features.dimension)
+        embedding[0, 0] = 1.0
+        statistics = critic.query_features.statistics_mean[None]
+        phi = critic.phi(embedding, statistics)
+        check_finite("the domain", phi, where)
+        one_a_head = {node.head: node.cost_weight for node in self.state.gate.nodes}
+        for weight in {*one_a_head.values(), self.state.default_cost_weight}:
+            expected = self.expect(phi, weight)
+            check_finite("the score", torch.cat([expected.score, expected.score_error]), where)
+            check_finite("the error of the cost", expected.cost_factor, where)
+            encoded = controller.encode(
+                embedding, critic.query_features.standardise(statistics), torch.tensor([weight])
+            )
+            check_finite("the cascade", self.plan_log_probabilities(encoded), where)
+
     def _cost_weight(
         self, cost_weight: float | None, willingness: float | None, budget: float | None
     ) -> float:
@@ -269,13 +320,14 @@ class Router:
             return number("cost_weight", cost_weight, at_least=0.0)
         return 0.0 if budget is not None else self.state.default_cost_weight
 
-    def _safe_utility(self, cost_weight: float) -> Tensor:
-        """Mean utility (C,), with the logged default in front on observational logs."""
-        gate = self.state.gate
-        utility = gate.fixed_utility(cost_weight).clone()
-        if gate.default >= 0:
-            utility[gate.default] = math.inf
-        return utility
+    def _generator(self, seed: int | None) -> torch.Generator:
+        if not self.state.cascade_trained:
+            raise RoutingError("this checkpoint's cascade was not trained; route without sample")
+        generator = torch.Generator()
+        if seed is None:
+            generator.seed()
+            return generator
+        return generator.manual_seed(integer("seed", seed, at_least=0))
 
     def _tree(self, allowed: Tensor) -> tuple[PlanTree, Tensor]:
         """The tree of the allowed plans (C,) bool, and their positions."""
@@ -292,103 +344,55 @@ class Router:
         return tree, kept
 
     def _stages(
-        self, cascade: Tensor, allowed: Tensor, chosen: Tensor, sample: bool, seed: int | None
-    ) -> tuple[list[StageProbabilities], Tensor]:
-        """The cascade's probabilities of the chosen plans; with `sample`, its own choices."""
-        if sample and not self.state.cascade_trained:
-            raise RoutingError("this checkpoint's cascade was not trained; route without sample")
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(seed)
-        chosen = chosen.clone()
-        stages: list[StageProbabilities] = [StageProbabilities(1.0, 1.0, (), ())] * len(chosen)
-        patterns, which = allowed.unique(dim=0, return_inverse=True)
-        for position, pattern in enumerate(patterns):
-            rows = (which == position).nonzero()[:, 0]
-            tree, kept = self._tree(pattern)
-            if sample:
-                drawn = self.state.controller.sample(cascade[rows], self._prepared, tree, generator)
-                matches = (tree.steps == drawn.steps[:, None]).all(2)  # (b, P)
-                picked, log_p = matches.long().argmax(1), drawn.log_probabilities
-                chosen[rows] = kept[picked]
+        self, cascade: Tensor, allowed: Tensor, chosen: Tensor, generator: torch.Generator | None
+    ) -> tuple[list[StageProbabilities], list[int]]:
+        """The cascade's probabilities of the chosen plans; with a generator, its own choices."""
+        plans = chosen.tolist()
+        stages = [StageProbabilities(1.0, 1.0, (), ())] * len(plans)
+        alike: dict[bytes, list[int]] = {}  # rows by what is allowed: they share a tree
+        for row, pattern in enumerate(allowed.numpy()):
+            alike.setdefault(pattern.tobytes(), []).append(row)
+        for rows in alike.values():
+            tree, kept = self._tree(allowed[rows[0]])
+            state = cascade[rows]
+            if generator is None:
+                at = torch.searchsorted(kept, chosen[rows])
+                log_p = self.state.controller.path_log_probabilities(
+                    state, self._prepared, tree, at
+                )  # (b, L)
             else:
-                picked = (kept == chosen[rows][:, None]).long().argmax(1)
-                every = self.state.controller.stage_log_probabilities(
-                    cascade[rows], self._prepared, tree
-                )
-                log_p = every[torch.arange(len(rows)), picked]  # (b, L)
-            for row, probabilities, plan in zip(
-                rows.tolist(), log_p.exp().tolist(), chosen[rows].tolist(), strict=True
-            ):
+                drawn = self.state.controller.sample(state, self._prepared, tree, generator)
+                at = (tree.steps == drawn.steps[:, None]).all(2).long().argmax(1)  # (b,)
+                log_p = drawn.log_probabilities
+            for row, plan, p in zip(rows, kept[at].tolist(), log_p.exp().tolist(), strict=True):
                 end = 2 + 2 * len(self.plans[plan].agents)
-                stages[row] = StageProbabilities(
-                    probabilities[0],
-                    probabilities[1],
-                    tuple(probabilities[2:end:2]),
-                    tuple(probabilities[3:end:2]),
-                )
-        return stages, chosen
-
-    def _scored(self, plan: int, expected: Expected, row: int) -> ScoredPlan:
-        score, error = expected.score[row, plan], expected.score_error[row, plan]
-        low, mid, high = (
-            float(self.state.calibrate(score + z * error, expected.head)) for z in (-Z95, 0.0, Z95)
-        )
-        cost, factor = float(expected.cost[row, plan]), float(expected.cost_factor[row, plan])
-        priced = math.isfinite(cost)
-        return ScoredPlan(
-            self.plans[plan],
-            expected_score=mid,
-            score_interval=Interval(low, high),
-            expected_cost_usd=cost if priced else None,
-            cost_interval=Interval(cost / factor**Z95, cost * factor**Z95) if priced else None,
-            expected_prompt_tokens=_known(expected.prompt_tokens[row, plan]),
-            expected_completion_tokens=_known(expected.completion_tokens[row, plan]),
-        )
-
-    def _decision(
-        self, row: int, plan: int, safe: int, stages: StageProbabilities, expected: Expected,
-        allowed: Tensor, embedding: Tensor, domains: Tensor, weight: float,
-        constraints: Constraints, k: int, sampled: bool, *, fallback: bool,
-    ) -> RoutingDecision:  # fmt: skip
-        scored = self._scored(plan, expected, row)
-        others = [
-            i
-            for i in frontier(expected.score[row], expected.cost[row], allowed, k + 1)
-            if i != plan
-        ]
-        names = self.state.critic.query_features.domains
-        domain = int(domains.argmax()) if names else -1
-        propensity = 1.0
-        if sampled:
-            propensity = math.prod((stages.topology, stages.count, *stages.roles, *stages.models))
-        decision = RoutingDecision(
-            plan=scored.plan,
-            cost_weight=weight,
-            propensity=propensity,
-            stage_probabilities=stages,
-            expected_score=scored.expected_score,
-            score_interval=scored.score_interval,
-            expected_cost_usd=scored.expected_cost_usd,
-            cost_interval=scored.cost_interval,
-            domain=names[domain] if names else "unknown",
-            domain_probability=float(domains[domain]) if names else 0.0,
-            evidence=self._evidence.look_up(embedding, plan),
-            fallback=fallback,
-            alternatives=tuple(self._scored(i, expected, row) for i in others[:k]),
-            checkpoint=self.checkpoint,
-        )
-        return reasons(decision, self.state.gate, self.state.critic, constraints,
-                       self._scored(safe, expected, row), sampled=sampled)  # fmt: skip
+                plans[row] = plan
+                stages[row] = StageProbabilities(p[0], p[1], tuple(p[2:end:2]), tuple(p[3:end:2]))
+        return stages, plans
 
 
-def _known(value: Tensor) -> float | None:
-    return float(value) if bool(torch.isfinite(value)) else None
+@dataclass(frozen=True)
+class _Request:
+    """The options of a call, checked."""
+
+    constraints: Constraints
+    cost_weight: float
+    k: int
+    generator: torch.Generator | None
+    """Of the cascade's draws; None decides without drawing."""
 
 
-def _names(field: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(names, str):
-        raise RoutingError(f"{field}: expected a list of names, got the string {names!r}")
-    return None if names is None else tuple(names)
+def _product(stages: StageProbabilities) -> float:
+    return math.prod((stages.topology, stages.count, *stages.roles, *stages.models))
+
+
+def _names(field: str, names: object) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise RoutingError(f"{field}: expected a list of names, got {names!r}")
+    found = tuple(names)
+    for name in found:
+        if not isinstance(name, str):
+            raise RoutingError(f"{field}: expected a list of names, got {name!r} in it")
+    return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from masrouter.candidates import Candidates, KernelWeights, PlanIndex
 from masrouter.catalog import Catalog
@@ -17,16 +18,40 @@ from masrouter.checkpoint import CheckpointData, check_tensors
 from masrouter.controller import Controller
 from masrouter.critic import Critic
 from masrouter.encoder import Encoder, load_encoder
-from masrouter.errors import CheckpointError, MasRouterError
+from masrouter.errors import CheckpointError, EncoderError, MasRouterError
 from masrouter.evidence import EvidenceStore
 from masrouter.features import FeatureScales, QueryFeatures
-from masrouter.gate import FIXED, Gate
+from masrouter.gate import Gate
 from masrouter.model_card import model_card
+from masrouter.router_checks import (
+    HUGE,
+    MOST_NAMES,
+    MOST_PLANS,
+    Fields,
+    candidate_tensors,
+    check_candidates,
+    check_gate,
+    check_size,
+    check_values,
+    evidence_tensors,
+    gate_tensors,
+    platt_pairs,
+    refusing,
+)
 from masrouter.types import Plan
 
 STATE_VERSION = 1
-LIMITS = {"members": 64, "dimension": 65_536, "width": 4096, "max_agents": 1024, "heads": 64}
-"""Bounds on what a checkpoint may ask to be built, so that a forged one cannot fill the memory."""
+LOG_HEADS = ("log_cost", "log_prompt_tokens", "log_completion_tokens")
+MOST_HEADS = 64
+SECTION_KEYS = {
+    "encoder": ("name", "identity", "dimension"),
+    "candidates": ("topologies", "roles", "models", "trained", "max_agents", "ordered"),
+    "critic": ("dimension", "domains", "score_scales", "log_heads", "members", "kernel"),
+    "controller": ("width", "reference_cost", "trained"),
+    "gate": ("nodes", "pessimism", "default"),
+    "evidence": ("similar", "thin"),
+}
+CONFIG_KEYS = ("state_version", *SECTION_KEYS, "plans", "default_cost_weight", "training")
 
 
 @dataclass(frozen=True)
@@ -183,166 +208,164 @@ def state_from_checkpoint(
     data: CheckpointData, where: str, encoder: Encoder | None
 ) -> tuple[RouterState, Encoder]:
     """Rebuild the parts; CheckpointError for whatever does not fit together."""
-    try:
+    with refusing(where):
         return _state_from_checkpoint(data, where, encoder)
-    except CheckpointError:
-        raise
-    except (MasRouterError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError,
-            AttributeError) as error:  # fmt: skip
-        raise CheckpointError(
-            f"{where}: config.json does not describe a router: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _state_from_checkpoint(
     data: CheckpointData, where: str, encoder: Encoder | None
 ) -> tuple[RouterState, Encoder]:
-    config, tensors = data.config, data.tensors
-    version = config.get("state_version")
-    if version != STATE_VERSION:
+    place = f"{where}: config.json"
+    version = data.config.get("state_version")
+    if version != STATE_VERSION or isinstance(version, bool):
         raise CheckpointError(
-            f"{where}: config.json: state_version: this masrouter reads {STATE_VERSION}, "
+            f"{place}: state_version: this masrouter reads {STATE_VERSION}, "
             f"the checkpoint has {version!r}; upgrade masrouter or train again"
         )
-    plans = tuple(Plan.from_json(plan) for plan in config["plans"])
-    catalog = Catalog.from_yaml(data.catalog_yaml, f"{where}/catalog.yaml")
-    _bounded(config["candidates"]["max_agents"], "max_agents", where)
-    candidates = Candidates.from_state(config["candidates"], tensors)
-    _check_candidates(candidates, config["encoder"]["dimension"], where)
+    config = Fields.of(data.config, place, CONFIG_KEYS)
+    dimension = _section(config, "encoder").integer("dimension", 1, 65_536)
+    plans = _plans(config)
+    candidates = _candidates(config, data.tensors, dimension, len(plans), where)
     index = candidates.index_plans(plans)
     with torch.device("meta"):  # nothing is allocated before the shapes are checked
-        critic = _critic(config["critic"], candidates, index, where)
-        controller = Controller(
-            critic.query_features.dimension,
-            candidates,
-            _number(config["controller"]["reference_cost"]),
-            _bounded(config["controller"]["width"], "width", where),
-        )
-    gate = Gate.from_state(config["gate"], tensors)
-    evidence = EvidenceStore(
-        *(tensors[f"evidence.{n}"] for n in ("embeddings", "cell_query", "cell_plan", "cell_runs")),
-        similar=_number(config["evidence"]["similar"]),
-        thin=_number(config["evidence"]["thin"]),
-    )
+        critic = _critic(config, candidates, index, dimension)
+        controller = _controller(config, candidates, dimension)
+    heads = len(critic.score_scales)
+    gate = _section(config, "gate")
+    check_gate(gate, heads, len(plans))
+    evidence = evidence_tensors(data.tensors, dimension)
     expected = {
-        f"{prefix}.{name}": (tuple(t.shape), t.dtype)
-        for prefix, module in (("critic", critic), ("controller", controller))
-        for name, t in module.state_dict().items()
+        **candidate_tensors(_section(config, "candidates"), dimension),
+        **gate_tensors(len(gate.data["nodes"]), len(plans)),
+        **evidence,
     }
-    given = {k: v for k, v in tensors.items() if k.startswith(("critic.", "controller."))}
-    check_tensors(given, expected, where=where)
-    _check_gate(gate, len(plans), len(critic.score_scales), where)
-    _check_evidence(evidence, len(plans), critic.query_features.dimension, where)
-    for prefix, module in (("critic.", critic), ("controller.", controller)):
-        own = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
+    modules: tuple[tuple[str, Module], ...] = (("critic.", critic), ("controller.", controller))
+    for prefix, module in modules:
+        for name, tensor in module.state_dict().items():
+            expected[prefix + name] = (tuple(tensor.shape), tensor.dtype)
+    check_tensors(data.tensors, expected, where=f"{where}: model.safetensors")
+    queries = evidence["evidence.embeddings"][0][0]
+    check_values(data.tensors, queries, len(plans), f"{where}: model.safetensors")
+    for prefix, module in modules:
+        own = {k.removeprefix(prefix): v for k, v in data.tensors.items() if k.startswith(prefix)}
         module.load_state_dict(own, assign=True)
         module.requires_grad_(False).eval()
-    platt = [(_number(a), _number(b)) for a, b in data.calibration["platt"]]
-    if len(platt) != len(critic.score_scales):
-        raise CheckpointError(f"{where}: calibration.json: expected one pair a score head")
-    name = str(config["encoder"]["name"])
-    encoder = encoder if encoder is not None else load_encoder(name)
-    if encoder.identity != config["encoder"]["identity"]:
-        raise CheckpointError(
-            f"{where}: was trained with encoder {config['encoder']['identity']!r}, got "
-            f"{encoder.identity!r}; install or pass the same encoder"
-        )
+    encoder = _encoder(config, encoder, where)
+    thresholds = _section(config, "evidence")
+    catalog = _catalog(data.catalog_yaml, plans, f"{where}/catalog.yaml")
     state = RouterState(
         candidates=candidates,
         plans=plans,
         critic=critic,
         controller=controller,
-        gate=gate,
-        evidence=evidence,
+        gate=Gate.from_state(dict(gate.data), data.tensors),
+        evidence=EvidenceStore(
+            embeddings=data.tensors["evidence.embeddings"],
+            cell_query=data.tensors["evidence.cell_query"],
+            cell_plan=data.tensors["evidence.cell_plan"],
+            cell_runs=data.tensors["evidence.cell_runs"],
+            similar=thresholds.number("similar", -1.0, 1.0),
+            thin=thresholds.number("thin", -1.0, 1.0),
+        ),
         catalog=catalog,
         trained_catalog=catalog,
-        calibration=tuple(platt),
-        default_cost_weight=_number(config["default_cost_weight"]),
-        cascade_trained=bool(config["controller"]["trained"]),
-        encoder_name=name,
-        training=dict(config["training"]),
+        calibration=platt_pairs(data.calibration, heads, where),
+        default_cost_weight=config.number("default_cost_weight", 0.0, HUGE),
+        cascade_trained=_section(config, "controller").flag("trained"),
+        encoder_name=_section(config, "encoder").text("name"),
+        training=_training(config),
         metrics=data.metrics,
     )
     return state, encoder
 
 
-def _critic(
-    config: Mapping[str, Any], candidates: Candidates, index: PlanIndex, where: str
-) -> Critic:
-    scales = [FeatureScales(**entry) for entry in config["score_scales"]]
-    if not 1 <= len(scales) <= LIMITS["heads"] or len(config["log_heads"]) > 3:
-        raise CheckpointError(f"{where}: config.json: critic: too many or no heads")
-    features = QueryFeatures(
-        _bounded(config["dimension"], "dimension", where), [str(d) for d in config["domains"]]
+def _section(config: Fields, key: str) -> Fields:
+    return config.section(key, SECTION_KEYS[key])
+
+
+def _fields(kind: type[FeatureScales] | type[KernelWeights]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _plans(config: Fields) -> tuple[Plan, ...]:
+    entries = config.items("plans", 1, MOST_PLANS)
+    plans = tuple(Plan.from_json(entry) for entry in entries)
+    if len(set(plans)) < len(plans):
+        raise CheckpointError(f"{config.where}: plans: a plan stands there twice")
+    return plans
+
+
+def _candidates(
+    config: Fields, tensors: dict[str, Tensor], dimension: int, plans: int, where: str
+) -> Candidates:
+    section = _section(config, "candidates")
+    check_candidates(section)
+    check_size(section, plans)
+    own = {name: tensor for name, tensor in tensors.items() if name.startswith("candidates.")}
+    check_tensors(own, candidate_tensors(section, dimension), where=f"{where}: model.safetensors")
+    return Candidates.from_state(dict(section.data), own)
+
+
+def _critic(config: Fields, candidates: Candidates, index: PlanIndex, dimension: int) -> Critic:
+    section = _section(config, "critic")
+    section.integer("dimension", dimension, dimension)
+    log_heads = section.names("log_heads", 0, len(LOG_HEADS))
+    if not set(log_heads) <= set(LOG_HEADS):
+        raise CheckpointError(f"{section.where}: log_heads: expected some of {LOG_HEADS}")
+    scales = (
+        Fields.of(entry, f"{section.where}: score_scales[{i}]", _fields(FeatureScales))
+        for i, entry in enumerate(section.items("score_scales", 1, MOST_HEADS))
     )
     return Critic(
-        features,
+        QueryFeatures(dimension, section.names("domains", 0, MOST_NAMES)),
         candidates,
         index,
-        score_scales=scales,
-        log_heads=[str(name) for name in config["log_heads"]],
-        members=_bounded(config["members"], "members", where),
-        kernel=KernelWeights(**{k: _number(v) for k, v in config["kernel"].items()}),
+        score_scales=[FeatureScales(**scale.all_numbers(1e6)) for scale in scales],
+        log_heads=log_heads,
+        members=section.integer("members", 3, MOST_HEADS),
+        kernel=KernelWeights(**section.numbers("kernel", _fields(KernelWeights), 1e6)),
     )
 
 
-def _check_candidates(candidates: Candidates, dimension: int, where: str) -> None:
-    for stage in ("topologies", "roles", "models"):
-        table = getattr(candidates, stage)
-        rows = len(table.names)
-        shapes_fit = (
-            table.vectors.ndim == 2
-            and len(table.vectors) == rows == table.trained
-            and table.mean.shape == (dimension,)
-            and table.basis.ndim == 2
-            and len(table.basis) == dimension
-        )
-        if not shapes_fit or len(set(table.names)) != rows:
-            raise CheckpointError(f"{where}: candidates.{stage}: tensors and names disagree")
-    if len(candidates.ordered) != len(candidates.topologies.names):
-        raise CheckpointError(f"{where}: candidates: one `ordered` a topology is needed")
-
-
-def _check_gate(gate: Gate, plans: int, heads: int, where: str) -> None:
-    nodes = len(gate.nodes)
-    shapes = {
-        "mean_score": (plans,),
-        "mean_cost": (plans,),
-        "mean_utility": (nodes, plans),
-        "runs": (plans,),
-    }
-    for name, shape in shapes.items():
-        if tuple(getattr(gate, name).shape) != shape:
-            raise CheckpointError(f"{where}: gate.{name}: expected shape {shape}")
-    for node in gate.nodes:
-        if not FIXED <= node.head < heads or not 0 <= node.cost_weight < math.inf:
-            raise CheckpointError(f"{where}: config.json: gate: node {node} is impossible")
-    if not nodes or not -1 <= gate.default < plans or not 0 <= gate.pessimism < math.inf:
-        raise CheckpointError(f"{where}: config.json: gate: no nodes, or an impossible default")
-
-
-def _check_evidence(evidence: EvidenceStore, plans: int, dimension: int, where: str) -> None:
-    queries = len(evidence.embeddings)
-    shapes_fit = evidence.embeddings.shape == (queries, dimension) and (
-        evidence.cell_query.shape == evidence.cell_plan.shape == evidence.cell_runs.shape
+def _controller(config: Fields, candidates: Candidates, dimension: int) -> Controller:
+    section = _section(config, "controller")
+    return Controller(
+        dimension,
+        candidates,
+        section.number("reference_cost", 1 / HUGE, HUGE),
+        section.integer("width", 1, 4096),
     )
-    if not shapes_fit or queries == 0:
-        raise CheckpointError(f"{where}: evidence: tensors disagree in shape")
-    for name, bound in (("cell_query", queries), ("cell_plan", plans)):
-        values = getattr(evidence, name)
-        if values.numel() and not (int(values.min()) >= 0 and int(values.max()) < bound):
-            raise CheckpointError(f"{where}: evidence.{name}: an index is out of range")
 
 
-def _bounded(value: Any, what: str, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LIMITS[what]:
+def _encoder(config: Fields, given: Encoder | None, where: str) -> Encoder:
+    """The encoder that was given or the one of that name; it must be the one of the training."""
+    section = _section(config, "encoder")
+    identity, dimension = section.text("identity"), section.data["dimension"]
+    try:
+        encoder = given if given is not None else load_encoder(section.text("name"))
+    except EncoderError as error:
+        raise CheckpointError(f"{where}: its encoder cannot be had: {error}") from error
+    if encoder.identity != identity or encoder.dimension != dimension:
         raise CheckpointError(
-            f"{where}: config.json: {what}: expected 1 to {LIMITS[what]}, got {value!r}"
+            f"{where}: was trained with encoder {identity!r} of {dimension} dimensions, got "
+            f"{encoder.identity!r} of {encoder.dimension}; install or pass the same encoder"
         )
-    return value
+    return encoder
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number, got {value!r}")
-    return float(value)
+def _catalog(text: str, plans: tuple[Plan, ...], where: str) -> Catalog:
+    catalog = Catalog.from_yaml(text, where)
+    _, unknown = catalog.with_names_from(plans)
+    if unknown:
+        raise CheckpointError(f"{where}: does not describe {', '.join(unknown[:12])}")
+    return catalog
+
+
+def _training(config: Fields) -> dict[str, Any]:
+    """A record for people; the model card reads its data sets."""
+    training = config.data["training"]
+    if not isinstance(training, dict):
+        raise CheckpointError(f"{config.where}: training: expected an object")
+    if "datasets" in training:
+        Fields(training, f"{config.where}: training").names("datasets", 0, 1_000_000)
+    return dict(training)

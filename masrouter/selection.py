@@ -5,8 +5,10 @@ Pure tensor code over C candidate plans; the router turns its results into words
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -53,6 +55,8 @@ class Constraints:
 
     def structural(self, plans: Sequence[Plan]) -> Tensor:
         """(C,) plans whose shape and models are allowed, whatever the query."""
+        if not any(field != "max_cost_usd" for field in self.given()):
+            return torch.ones(len(plans), dtype=torch.bool)
         return torch.tensor([self._allows(plan) for plan in plans], dtype=torch.bool)
 
     def _allows(self, plan: Plan) -> bool:
@@ -81,7 +85,7 @@ def number(
     field: str, value: object, *, above: float | None = None, at_least: float | None = None
 ) -> float:
     """A finite number within bounds, or RoutingError naming the field."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise RoutingError(f"{field}: expected a number, got {value!r}")
     low = above if above is not None else at_least
     fits = value > above if above is not None else at_least is None or value >= at_least
@@ -95,11 +99,11 @@ def number(
 
 def integer(field: str, value: object, *, at_least: int, at_most: int = 2**62) -> int:
     """A whole number within bounds, or RoutingError naming the field."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise RoutingError(f"{field}: expected a whole number, got {value!r}")
     if not at_least <= value <= at_most:
         raise RoutingError(f"{field}: expected {at_least} to {at_most}, got {value!r}")
-    return value
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -205,15 +209,31 @@ def _relax(
 def decide(expected: Expected, gate: Gate, allowed: Tensor) -> Tensor:
     """The plan of each query: (B, C) -> (B,).
 
-    On observational logs a plan must beat the logged default by `pessimism` standard errors.
+    On observational logs a plan needs support, and must beat the logged default by `pessimism`
+    standard errors.
     """
-    if gate.default < 0 or gate.pessimism == 0:
+    if gate.default < 0:
         return choose(expected.utility, allowed)
     utility = expected.utility - gate.pessimism * expected.score_error
     utility[:, gate.default] = expected.utility[:, gate.default]
+    return choose(utility, _supported(gate, allowed))
+
+
+def safe_plans(gate: Gate, cost_weight: float, allowed: Tensor) -> Tensor:
+    """The best plan that is known without reading a query: (B, C) allowed -> (B,).
+
+    On observational logs it is the logged default, or the best supported plan without it.
+    """
+    utility = gate.fixed_utility(cost_weight)
+    if gate.default >= 0:
+        utility[gate.default] = math.inf
+    return choose(utility.expand(allowed.shape), _supported(gate, allowed))
+
+
+def _supported(gate: Gate, allowed: Tensor) -> Tensor:
+    """Allowed plans with support. Constraints may leave none: then what they leave is all there is."""
     supported = allowed & gate.supported()
-    # Constraints may leave unsupported plans alone; then the best of them is all there is.
-    return choose(utility, torch.where(supported.any(1, keepdim=True), supported, allowed))
+    return torch.where(supported.any(1, keepdim=True), supported, allowed)
 
 
 def frontier(score: Tensor, cost: Tensor, allowed: Tensor, k: int) -> list[int]:
@@ -221,16 +241,17 @@ def frontier(score: Tensor, cost: Tensor, allowed: Tensor, k: int) -> list[int]:
 
     Plans of unknown cost take part only where no allowed plan has a known one.
     """
-    candidates = torch.nonzero(allowed)[:, 0].tolist()
-    priced = [i for i in candidates if bool(torch.isfinite(cost[i]))]
+    scores, costs = score.tolist(), cost.tolist()
+    candidates = [i for i, ok in enumerate(allowed.tolist()) if ok]
+    priced = [i for i in candidates if math.isfinite(costs[i])]
     if not priced:
-        return sorted(candidates, key=lambda i: -float(score[i]))[:k]
+        return sorted(candidates, key=lambda i: -scores[i])[:k]
     kept: list[int] = []
-    best = -float("inf")
-    for i in sorted(priced, key=lambda i: (float(cost[i]), -float(score[i]))):
-        if float(score[i]) > best:
+    best = -math.inf
+    for i in sorted(priced, key=lambda i: (costs[i], -scores[i])):
+        if scores[i] > best:
             kept.append(i)
-            best = float(score[i])
+            best = scores[i]
     if len(kept) <= k:
         return kept
     picks = torch.linspace(0, len(kept) - 1, k).round().long().tolist()

@@ -93,9 +93,7 @@ def test_stages_add_up_to_the_plan_and_each_is_a_distribution_over_allowed_choic
     state, prepared = states(controller, 2), controller.prepare()
     stages = controller.stage_log_probabilities(state, prepared, tree)  # (2, P, L)
     assert (stages <= 1e-12).all()
-    torch.testing.assert_close(
-        stages.sum(2), controller.log_probabilities(state, prepared, tree)
-    )
+    torch.testing.assert_close(stages.sum(2), controller.log_probabilities(state, prepared, tree))
     steps = tree.steps
     assert (stages[:, steps < 0] == 0).all()
     for depth in range(steps.shape[1]):
@@ -198,9 +196,7 @@ def model_distribution(controller: Controller, prefix: tuple[Agent, ...], role: 
     """P(model of the last seat | earlier agents, its role), (M,)."""
     plans = [Plan("chain", (*prefix, Agent(role, model))) for model in MODELS]
     tree = tree_of(controller, plans)
-    stages = controller.stage_log_probabilities(
-        states(controller, 1), controller.prepare(), tree
-    )
+    stages = controller.stage_log_probabilities(states(controller, 1), controller.prepare(), tree)
     return stages[0, :, 3 + 2 * len(prefix)].exp()
 
 
@@ -223,9 +219,7 @@ def test_the_role_of_a_single_agent_decides_its_model(controller: Controller) ->
     """With one agent, too, the model stage sees the role that it serves."""
     plans = [Plan("io", (seat,)) for seat in SEATS]
     tree = tree_of(controller, plans)
-    stages = controller.stage_log_probabilities(
-        states(controller, 1), controller.prepare(), tree
-    )
+    stages = controller.stage_log_probabilities(states(controller, 1), controller.prepare(), tree)
     p = stages[0, :, 3].exp().reshape(len(ROLES), len(MODELS))
     torch.testing.assert_close(p.sum(1), torch.ones(len(ROLES), dtype=torch.float64))
     assert (p[1] - p[2]).abs().max() > 1e-3

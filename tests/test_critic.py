@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from masrouter.candidates import Candidates, KernelWeights
 from masrouter.critic import Critic, FoldedCritic, jackknife_error
 from masrouter.encoder import HashingEncoder
 from masrouter.features import FeatureScales, text_statistics
 from masrouter.outcomes import Outcomes
-from masrouter.candidates import Candidates, KernelWeights
 from masrouter_train.config import CriticConfig
 from masrouter_train.fit_critic import CONSTANT_SCALE, FittedCritic, fit_critic, squared_errors
 from masrouter_train.progress import Progress

@@ -31,8 +31,8 @@ CRITIC = CriticConfig(
     folds=4,
 )
 TOPICS = {
-    "code": "python function loop list sort compile".split(),
-    "poem": "poem rhyme verse moon love stanza".split(),
+    "code": ["python", "function", "loop", "list", "sort", "compile"],
+    "poem": ["poem", "rhyme", "verse", "moon", "love", "stanza"],
 }
 OutcomesOf = Callable[..., Outcomes]
 
@@ -138,9 +138,7 @@ def test_a_row_without_propensity_spoils_nothing(outcomes_of: OutcomesOf) -> Non
     propensity = np.full((200, 3), 1 / 3)
     propensity[:1] = np.nan
     gate = gate_of(
-        outcomes_of(
-            score, cost, texts=grid.queries, kind=LogKind.RANDOMISED, propensity=propensity
-        )
+        outcomes_of(score, cost, texts=grid.queries, kind=LogKind.RANDOMISED, propensity=propensity)
     )
     for name in ("mean_score", "mean_cost", "mean_utility"):
         assert torch.isfinite(getattr(gate, name)).all(), name

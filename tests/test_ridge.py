@@ -29,7 +29,11 @@ def problem(
         n,
         p,
     )
-    return torch.from_numpy(rng.normal(size=(n, f))), torch.from_numpy(rng.normal(size=(p, r))), cells
+    return (
+        torch.from_numpy(rng.normal(size=(n, f))),
+        torch.from_numpy(rng.normal(size=(p, r))),
+        cells,
+    )
 
 
 def direct(

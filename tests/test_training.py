@@ -60,9 +60,7 @@ def test_each_kind_of_log_trains_a_router_that_knows_it(
         "observational": lambda: world.observational_logs(200, 2),
     }[kind]()
     console = Console(file=io.StringIO(), width=200)
-    router = fit(
-        logs, config, catalog=world.catalog(), encoder=encoder, progress=Progress(console)
-    )
+    router = fit(logs, config, catalog=world.catalog(), encoder=encoder, progress=Progress(console))
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"{kind} logs: " in said
     assert router.state.training["kind"] == kind
@@ -138,9 +136,7 @@ def test_without_the_cascade_everything_else_is_the_same(
 ) -> None:
     logs = world.grid_logs(40, 2, plans=world.plans[:5])
     off = replace(config, controller=replace(config.controller, enabled=False))
-    one, other = (
-        fit(logs, c, catalog=world.catalog(), encoder=encoder) for c in (config, off)
-    )
+    one, other = (fit(logs, c, catalog=world.catalog(), encoder=encoder) for c in (config, off))
     text = world.sample_queries(1, 5).texts[0]
     assert one.route(text).plan == other.route(text).plan
     assert one.route(text).expected_score == other.route(text).expected_score
@@ -156,9 +152,7 @@ def one_plan() -> Iterator[LogRecord]:
 
 
 def no_scores() -> Iterator[LogRecord]:
-    return (
-        record(i, plan, score=None, error="no grader") for i in range(30) for plan in (A, B)
-    )
+    return (record(i, plan, score=None, error="no grader") for i in range(30) for plan in (A, B))
 
 
 def one_scored_plan() -> Iterator[LogRecord]:
@@ -268,9 +262,7 @@ def test_only_the_most_run_plans_are_candidates_where_there_are_too_many(
     logs = world.randomised_logs(300, 3, policy="epsilon")
     outcomes = Outcomes.from_logs(logs)
     runs = np.bincount(outcomes.plan, minlength=outcomes.n_plans)
-    router = fit(
-        logs, replace(config, max_candidates=4), catalog=world.catalog(), encoder=encoder
-    )
+    router = fit(logs, replace(config, max_candidates=4), catalog=world.catalog(), encoder=encoder)
     assert len(router.plans) == 4
     least = min(runs[outcomes.plans.index(plan)] for plan in router.plans)
     others = [r for r, plan in zip(runs, outcomes.plans, strict=True) if plan not in router.plans]

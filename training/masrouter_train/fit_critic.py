@@ -31,8 +31,9 @@ SMALLEST_DOMAIN = 20
 OTHER = "other"
 CONSTANT_SCALE = 2.0
 """Prior deviation of a correction to the plan effect, beside the plan's own mean."""
-TOLERANCE = 3e-3
-"""Relative residual of the solver; an order below what moves a held-out prediction."""
+TOLERANCE = 3e-2
+"""Relative residual at which the solver stops: on five logs trained together, a residual of 1e-3
+moved held-out squared error by less than 0.1 % and took ten times the steps."""
 NEGLIGIBLE = 0.02
 """Share of its prior by which a direction must be movable to be solved for."""
 TOKEN_HEADS: tuple[tuple[str, Column], ...] = (

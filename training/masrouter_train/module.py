@@ -79,32 +79,33 @@ class CascadeModule(L.LightningModule):
         return loss.total
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """Held-out utility of the greedy cascade, averaged over cost weights.
+        """Held-out utility that the cascade expects to get, averaged over cost weights.
 
-        It is looked up on grids; elsewhere the critic's cross-fitted opinion stands in.
+        The expectation is over its own choices, not that of its likeliest one: samples and stage
+        probabilities have to be good, too. Utilities are looked up on grids; elsewhere the critic's
+        cross-fitted opinion stands in.
         """
+        lessons = self.lessons
         queries = batch[0].cpu()
         prepared = self.controller.prepare()
+        measure = lessons.utility if lessons.kind is LogKind.GRID else lessons.predicted
         total = torch.zeros(())
-        for v in range(len(self.lessons.cost_weights)):
+        for v in range(len(lessons.cost_weights)):
             node = torch.full((len(queries),), v)
-            available = self.lessons.available(queries, node)
+            available = lessons.available(queries, node)
             rows = available.any(1)
             if not bool(rows.any()):
                 continue
             log_p = self._log_p(queries[rows], node[rows], prepared).cpu()
-            choice = objectives.restrict(log_p, available[rows]).argmax(1)
-            measure = (
-                self.lessons.utility
-                if self.lessons.kind is LogKind.GRID
-                else self.lessons.predicted
-            )
-            utility = measure(queries[rows], node[rows]).gather(1, choice[:, None])
-            total = total + (utility / self.lessons.scale[v]).mean()
+            p = objectives.restrict(log_p, available[rows]).exp()
+            utility = torch.where(available[rows], measure(queries[rows], node[rows]), 0.0)
+            total = total + ((p * utility).sum(1) / lessons.scale[v]).mean()
         self.log(
-            "val/utility", total / len(self.lessons.cost_weights), batch_size=len(queries),
+            "val/utility",
+            total / len(lessons.cost_weights),
+            batch_size=len(queries),
             prog_bar=True,
-        )  # fmt: skip
+        )
 
     def on_validation_epoch_end(self) -> None:
         utility = float(self.trainer.callback_metrics["val/utility"])
