@@ -174,22 +174,20 @@ class Controller(nn.Module):
     ) -> Tensor:
         """Log-probability of every choice of one plan a query: (B, D), (B,) positions -> (B, L).
 
-        The rows of `stage_log_probabilities` for these plans, without visiting the others.
+        The rows of `stage_log_probabilities` for these plans, without visiting the others: where
+        the choices are known, every state is, so that each kind of stage is one product.
         """
-        parts = []
-        for depth, level in enumerate(tree.levels):
-            choice = level.plan_choice[plans]  # (B,), -1 after the end
-            if level.forced:
-                parts.append(state.new_zeros(len(state)))
-            else:
-                logits = (
-                    self._logits(depth, state, prepared) + level.penalty[level.plan_node[plans]]
-                )
-                taken = logits.log_softmax(1).gather(1, choice.clamp_min(0)[:, None])[:, 0]
-                parts.append(torch.where(choice >= 0, taken, 0.0))
-            if depth + 1 < len(tree.levels):
-                state = state + prepared.writes[depth][choice.clamp_min(0)]
-        return torch.stack(parts, 1)
+        choices = tree.steps[plans]  # (B, L), -1 after the end
+        taken = choices.clamp_min(0)
+        written = [prepared.writes[d][taken[:, d]] for d in range(len(tree.levels) - 1)]
+        states = torch.stack([state, *written], 1).cumsum(1)  # (B, L, D) before each choice
+        log_p = torch.zeros(choices.shape, device=state.device)
+        for depths in tree.open_depths.values():
+            levels = [tree.levels[d] for d in depths]
+            penalty = torch.stack([level.penalty[level.plan_node[plans]] for level in levels], 1)
+            logits = self._logits(depths[0], states[:, depths], prepared) + penalty  # (B, d, C)
+            log_p[:, depths] = logits.log_softmax(2).gather(2, taken[:, depths, None])[..., 0]
+        return torch.where(choices >= 0, log_p, 0.0)
 
     def log_probabilities(self, state: Tensor, prepared: Prepared, tree: PlanTree) -> Tensor:
         """log pi(a | x, lambda) of every plan of the tree: (B, D) -> (B, P)."""

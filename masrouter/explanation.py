@@ -96,7 +96,7 @@ def explain(
 ) -> Explanation:
     """Take the prediction apart; phi (1, F), expected of (1, C)."""
     chosen = state.plans.index(decision.plan)
-    head = max(state.gate.at(decision.cost_weight)[1].head, 0)
+    head = expected.head
     bounds = [1, len(STATISTICS), len(state.critic.query_features.domains)]
     parts, start = {}, 0
     for name, width in zip(("plan", "statistics", "domain"), bounds, strict=True):

@@ -8,7 +8,7 @@ that none had. `masrouter_train.shrinkage` fills it.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -41,10 +41,18 @@ class Gate:
     mean_cost: Tensor  # (P,) US dollars; NaN where unknown
     mean_utility: Tensor  # (nodes, P) over the cells whose utility is known at the node
     runs: Tensor  # (P,) logged runs
+    precise: int = 0
+    """Score head of least held-out error: what is expected of plans where the gate chose none."""
     pessimism: float = 0.0
     """Standard errors that a plan must win by; above 0 for observational logs."""
     default: int = -1
     """Plan of the logging policy that observational logs fall back to; -1: none."""
+    _logarithms: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        weights = (node.cost_weight for node in self.nodes)
+        logarithms = tuple(math.log(w) if w > 0 else -math.inf for w in weights)
+        object.__setattr__(self, "_logarithms", logarithms)
 
     def supported(self) -> Tensor:
         """(C,) bool: plans with enough logged runs to be chosen.
@@ -60,13 +68,11 @@ class Gate:
     def at(self, cost_weight: float) -> tuple[int, GateNode]:
         """The node nearest on a logarithmic scale; cost weight 0 has a node of its own."""
         if cost_weight == 0:
-            position = min(range(len(self.nodes)), key=lambda i: self.nodes[i].cost_weight)
+            position = min(range(len(self.nodes)), key=self._logarithms.__getitem__)
         else:
-            position = min(
-                (i for i, n in enumerate(self.nodes) if n.cost_weight > 0),
-                key=lambda i: abs(math.log(self.nodes[i].cost_weight / cost_weight)),
-                default=0,
-            )
+            wanted = math.log(cost_weight)
+            distances = [abs(logarithm - wanted) for logarithm in self._logarithms]
+            position = distances.index(min(distances))
         return position, self.nodes[position]
 
     def fixed_utility(self, cost_weight: float) -> Tensor:
@@ -88,6 +94,7 @@ class Gate:
         """JSON part of the state; the tensors travel beside it."""
         return {
             "nodes": [asdict(node) for node in self.nodes],
+            "precise": self.precise,
             "pessimism": self.pessimism,
             "default": self.default,
         }
@@ -112,6 +119,7 @@ class Gate:
         return cls(
             nodes=tuple(GateNode(**node) for node in config["nodes"]),
             runs=tensors["gate.runs"],
+            precise=config["precise"],
             pessimism=config["pessimism"],
             default=config["default"],
             **means,

@@ -7,7 +7,9 @@ masked by what the topology, the request and the logs allow, without a rule of i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -58,6 +60,16 @@ class PlanTree:
     levels: tuple[Level, ...]
     n_plans: int
     steps: Tensor  # (P, L) choices of each plan, -1 after its end
+
+    @cached_property
+    def open_depths(self) -> Mapping[str, tuple[int, ...]]:
+        """By kind of stage, the depths at which some node leaves a choice."""
+        depths: dict[str, tuple[int, ...]] = {}
+        for depth, level in enumerate(self.levels):
+            if not level.forced:
+                name = stage_name(depth)
+                depths[name] = (*depths.get(name, ()), depth)
+        return depths
 
     def to(self, device: torch.device) -> PlanTree:
         """The same tree with its tensors on a device."""

@@ -209,6 +209,7 @@ def check_gate(fields: Fields, heads: int, plans: int) -> None:
         node.integer("head", FIXED, heads - 1)
         node.number("gain", -1e30, 1e30)
         node.number("gain_error", 0.0, 1e30)
+    fields.integer("precise", 0, heads - 1)
     fields.number("pessimism", 0.0, 1e3)
     fields.integer("default", -1, plans - 1)
 

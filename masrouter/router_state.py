@@ -48,7 +48,7 @@ SECTION_KEYS = {
     "candidates": ("topologies", "roles", "models", "trained", "max_agents", "ordered"),
     "critic": ("dimension", "domains", "score_scales", "log_heads", "members", "kernel"),
     "controller": ("width", "reference_cost", "trained"),
-    "gate": ("nodes", "pessimism", "default"),
+    "gate": ("nodes", "precise", "pessimism", "default"),
     "evidence": ("similar", "thin"),
 }
 CONFIG_KEYS = ("state_version", *SECTION_KEYS, "plans", "default_cost_weight", "training")

@@ -47,7 +47,7 @@ class Constraints:
         )
         for field, names, known in named:
             for name in names:
-                if name not in known:
+                if not isinstance(name, str) or name not in known:
                     raise RoutingError(
                         f"{field}: {name!r} is unknown to this router; "
                         f"it knows {', '.join(sorted(known))}"
@@ -87,30 +87,39 @@ def number(
     """A finite number within bounds, or RoutingError naming the field."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise RoutingError(f"{field}: expected a number, got {value!r}")
+    number = _float(value)
     low = above if above is not None else at_least
-    fits = value > above if above is not None else at_least is None or value >= at_least
-    if not (fits and value <= LARGEST):
+    fits = number > above if above is not None else at_least is None or number >= at_least
+    if not (fits and number <= LARGEST):
         kind = "above" if above is not None else "at least"
         raise RoutingError(
-            f"{field}: expected {kind} {low:g} and at most {LARGEST:g}, got {value!r}"
+            f"{field}: expected {kind} {low:g} and at most {LARGEST:g}, got {number!r}"
         )
-    return float(value)
+    return number
+
+
+def _float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
 
 
 def integer(field: str, value: object, *, at_least: int, at_most: int = 2**62) -> int:
     """A whole number within bounds, or RoutingError naming the field."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise RoutingError(f"{field}: expected a whole number, got {value!r}")
-    if not at_least <= value <= at_most:
-        raise RoutingError(f"{field}: expected {at_least} to {at_most}, got {value!r}")
-    return int(value)
+    whole = int(value)
+    if not at_least <= whole <= at_most:
+        raise RoutingError(f"{field}: expected {at_least} to {at_most}, got {_float(value):g}")
+    return whole
 
 
 @dataclass(frozen=True)
 class Expected:
     """What is expected of C plans on B queries."""
 
-    score: Tensor  # (B, C) of the head that the gate chose; the plan effect where it chose none
+    score: Tensor  # (B, C) of the head that the gate chose, else of the most precise one
     score_error: Tensor  # (B, C) standard error
     cost: Tensor  # (B, C) US dollars; NaN where it cannot be told
     cost_factor: Tensor  # (B, C) multiplicative standard error of cost, at least 1
@@ -137,7 +146,7 @@ def expect(
             with expected tokens for plans whose logs had no cost.
     """
     _, node = gate.at(cost_weight)
-    head = max(node.head, 0)
+    head = gate.precise if node.head == FIXED else node.head
     score = critic.score(phi, head)
     score_error = jackknife_error(critic.members(phi, Critic.score_head(head)))
     tokens = [
@@ -231,7 +240,7 @@ def safe_plans(gate: Gate, cost_weight: float, allowed: Tensor) -> Tensor:
 
 
 def _supported(gate: Gate, allowed: Tensor) -> Tensor:
-    """Allowed plans with support. Constraints may leave none: then what they leave is all there is."""
+    """Allowed plans with support; where constraints leave none, what they leave is all there is."""
     supported = allowed & gate.supported()
     return torch.where(supported.any(1, keepdim=True), supported, allowed)
 

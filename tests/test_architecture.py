@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"encoder_weights", "embedding_cache", "encoder"}),
     frozenset({"features", "candidates", "plan_space", "gate", "critic", "controller"}),
     frozenset({"checkpoint_files", "checkpoint", "evidence", "selection"}),
-    frozenset({"router_state", "model_card", "explanation"}),
+    frozenset({"router_checks", "router_state", "model_card", "explanation"}),
     frozenset({"router"}),
     frozenset({"evaluation"}),
     frozenset({"cli_catalog", "cli_logs", "cli_route", "cli"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from random import Random
 
 import numpy as np
 import pytest
@@ -106,6 +107,22 @@ def test_stages_add_up_to_the_plan_and_each_is_a_distribution_over_allowed_choic
                 assert choices.setdefault(int(steps[plan, depth]), p) == pytest.approx(p)
         for choices in by_prefix.values():
             assert sum(choices.values()) == pytest.approx(1.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(some, st.randoms(use_true_random=False))
+def test_the_stages_of_one_plan_are_those_of_all_plans(
+    controller: Controller, plans: list[Plan], random: Random
+) -> None:
+    """The short cut for chosen plans, each query with its own."""
+    tree = tree_of(controller, plans)
+    state, prepared = states(controller, 5), controller.prepare()
+    at = torch.tensor([random.randrange(len(plans)) for _ in range(5)])
+    every = controller.stage_log_probabilities(state, prepared, tree)
+    torch.testing.assert_close(
+        controller.path_log_probabilities(state, prepared, tree, at),
+        every[torch.arange(5), at],
+    )
 
 
 def test_a_tree_follows_its_plans_and_masks_all_else(controller: Controller) -> None:

@@ -209,9 +209,10 @@ def test_a_cost_weight_that_no_query_can_answer_is_refused(outcomes_of: Outcomes
 
 
 def hand_made() -> Gate:
-    weights, nan = (0.0, 1.0, 100.0), math.nan
+    nan = math.nan
+    heads = {0.0: 2, 1.0: FIXED, 100.0: 0}
     return Gate(
-        nodes=tuple(GateNode(w, head, 0.1, 0.02) for w, head in zip(weights, (2, FIXED, 0))),
+        nodes=tuple(GateNode(weight, head, 0.1, 0.02) for weight, head in heads.items()),
         mean_score=torch.tensor([0.5, 0.9, nan]),
         mean_cost=torch.tensor([0.001, 0.1, nan]),
         mean_utility=torch.tensor([[0.5, 0.9, nan], [0.49, 0.8, nan], [0.3, nan, nan]]),

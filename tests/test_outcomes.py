@@ -1,4 +1,4 @@
-"""From log rows to cells of (query, plan): means, unknowns, and selections that keep their order."""
+"""From log rows to cells of (query, plan): means, unknowns, selections that keep their order."""
 
 from __future__ import annotations
 

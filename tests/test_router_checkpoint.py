@@ -1,10 +1,8 @@
-"""A router on disk: read back it decides alike, and a forged one is refused as one class of error."""
+"""A router on disk: read back it decides alike; a forged one is refused as a CheckpointError."""
 
 from __future__ import annotations
 
 import copy
-import json
-import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +14,8 @@ import torch
 
 from masrouter.checkpoint import CheckpointData, read_checkpoint, write_checkpoint
 from masrouter.encoder import HashingEncoder
-from masrouter.errors import CheckpointError, ConstraintError
+from masrouter.errors import CheckpointError
 from masrouter.router import Router
-from masrouter.types import RoutingDecision
 
 QUERY = "Write a Rust function that groups orders by price and returns the 7 largest groups."
 
@@ -72,7 +69,7 @@ def test_todays_prices_may_be_given(checkpoint: Path) -> None:
 
 
 def test_another_encoder_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match="hashing-32-v1.*hashing-64-v1"):
+    with pytest.raises(CheckpointError, match=r"hashing-32-v1.*hashing-64-v1"):
         Router.from_pretrained(checkpoint, encoder=HashingEncoder(64))
 
 
@@ -256,7 +253,7 @@ FORGERIES: dict[str, Forge] = {
         d, catalog_yaml=d.catalog_yaml.replace("input_usd_per_mtok: ", "input_usd_per_mtok: -", 1)
     ),
     "the catalog has an endless price": lambda d: replace(
-        d, catalog_yaml=d.catalog_yaml.replace("input_usd_per_mtok: ", "input_usd_per_mtok: .inf #", 1)
+        d, catalog_yaml=d.catalog_yaml.replace("usd_per_mtok: ", "usd_per_mtok: .inf #", 1)
     ),
 }  # fmt: skip
 
@@ -285,154 +282,3 @@ def test_very_many_plans_are_refused_before_they_fill_the_memory(
     folder = forged(genuine, repeat, tmp_path / "forged")
     with pytest.raises(CheckpointError, match="plans"):
         Router.from_pretrained(folder)
-
-
-# --- mutations at random ----------------------------------------------------------------------
-
-NASTY: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 7, 2**40, -(2**62), 0.5, -0.5, 1e-300, 1e300, -1e300, "", "x",
-    "\u202e", "io", "../../etc/passwd", [], {}, [0], [None], {"x": 1}, [[]], "1", "nan",
-)  # fmt: skip
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value."""
-    found = [path] if path else []
-    if isinstance(value, dict):
-        for key in sorted(value):
-            found += places(value[key], (*path, key))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            found += places(item, (*path, i))
-    return found
-
-
-def mutate_json(value: dict[str, Any], chance: random.Random) -> None:
-    """One to three changes: a value replaced, removed, doubled, or moved."""
-    for _ in range(chance.choice((1, 1, 1, 2, 3))):
-        all_places = places(value)
-        if not all_places:
-            return
-        # Half of them outside of the training record, which nothing computes with.
-        path = chance.choice(all_places)
-        if chance.random() < 0.7:
-            path = chance.choice([p for p in all_places if p[0] != "training"] or all_places)
-        parent: Any = value
-        for key in path[:-1]:
-            parent = parent[key]
-        key = path[-1]
-        kind = chance.randrange(5)
-        if kind <= 2:
-            old = parent[key]
-            scaled = [old * 1e9, -old, old + 1] if type(old) in (int, float) else []
-            new = copy.deepcopy(chance.choice([*NASTY, *scaled]))
-            if type(new) is int and not -(2**63) <= new < 2**63:
-                new = 0
-            parent[key] = new
-        elif kind == 3:
-            del parent[key]
-        elif isinstance(parent, list):
-            parent.insert(key, copy.deepcopy(parent[chance.randrange(len(parent))]))
-        else:
-            parent[f"{key}_"] = copy.deepcopy(parent[key])
-
-
-def mutate_text(text: str, chance: random.Random) -> str:
-    lines = text.splitlines(keepends=True)
-    for _ in range(chance.choice((1, 1, 2))):
-        i = chance.randrange(len(lines))
-        kind = chance.randrange(5)
-        if kind == 0:
-            del lines[i]
-        elif kind == 1:
-            lines.insert(i, lines[chance.randrange(len(lines))])
-        elif kind == 2:
-            key, colon, _ = lines[i].partition(":")
-            value = chance.choice(("-1", ".nan", "&a *a", "[", "!!python/name:os.system", "1e999",
-                                   "null", "true", "{}", "''"))  # fmt: skip
-            lines[i] = f"{key}{colon} {value}\n"
-        elif kind == 3:
-            lines[i] = "  " + lines[i]
-        else:
-            at_ = chance.randrange(len(lines[i]))
-            lines[i] = lines[i][:at_] + chance.choice("\x00é:-#\t&*![}%@`") + lines[i][at_ + 1 :]
-    return "".join(lines)
-
-
-def check_decision(decision: RoutingDecision, router: Router) -> None:
-    """What even a changed router must keep: a plan of its own, and numbers that mean something."""
-    assert decision.plan in router.plans
-    assert 0 <= decision.expected_score <= 1
-    assert decision.score_interval.low <= decision.score_interval.high
-    if decision.expected_cost_usd is not None:
-        assert 0 <= decision.expected_cost_usd < float("inf")
-    stages = decision.stage_probabilities
-    for p in (decision.propensity, stages.topology, stages.count, *stages.roles, *stages.models):
-        assert 0 <= p <= 1 + 1e-6
-
-
-def fuzz(genuine: CheckpointData, rounds: int, seed: int, folder: Path) -> tuple[int, int]:
-    """(refused, loaded) of `rounds` mutated checkpoints; anything else fails."""
-    refused = loaded = 0
-    for number in range(rounds):
-        chance = random.Random(f"{seed}-{number}")
-        which = chance.choice(("config", "config", "config", "calibration", "catalog"))
-
-        def change(
-            data: CheckpointData, chance: random.Random = chance, which: str = which
-        ) -> CheckpointData:
-            if which == "catalog":
-                return replace(data, catalog_yaml=mutate_text(data.catalog_yaml, chance))
-            mutate_json(getattr(data, which), chance)
-            return data
-
-        try:
-            path = forged(genuine, change, folder)
-        except CheckpointError:
-            continue  # not even JSON: the container's own tests
-        try:
-            router = Router.from_pretrained(path)
-        except CheckpointError as error:
-            assert str(path) in str(error)
-            refused += 1
-            continue
-        except Exception as error:
-            raise AssertionError(f"mutation {seed}-{number} ({which}): {error!r}") from error
-        try:
-            for weight in (None, 0.0, 1e4):
-                check_decision(router.route(QUERY, cost_weight=weight), router)
-            if router.state.cascade_trained:
-                check_decision(router.route(QUERY, sample=True, seed=1), router)
-            assert str(router.explain(QUERY))
-            router.save_pretrained(folder.with_name("again"))
-        except ConstraintError as error:
-            assert "price" in str(error)  # noqa: PT017 (a changed catalog may lack prices)
-        except Exception as error:
-            raise AssertionError(f"mutation {seed}-{number} ({which}): {error!r}") from error
-        loaded += 1
-    return refused, loaded
-
-
-def test_mutated_checkpoints_are_refused_or_route(genuine: CheckpointData, tmp_path: Path) -> None:
-    refused, loaded = fuzz(genuine, 150, 0, tmp_path / "mutated")
-    assert refused > 50
-    assert loaded > 5  # or the mutations would prove nothing of what loads
-
-
-@pytest.mark.slow
-def test_a_thousand_mutated_checkpoints_are_refused_or_route(
-    genuine: CheckpointData, tmp_path: Path
-) -> None:
-    refused, loaded = fuzz(genuine, 1000, 1, tmp_path / "mutated")
-    assert refused + loaded > 900
-
-
-def test_mutations_change_what_they_say(genuine: CheckpointData) -> None:
-    """The fuzz is not idle: nearly every round differs from the genuine configuration."""
-    before = json.dumps(genuine.config, sort_keys=True)
-    changed = 0
-    for seed in range(40):
-        config = copy.deepcopy(genuine.config)
-        mutate_json(config, random.Random(seed))
-        changed += json.dumps(config, sort_keys=True, default=str) != before
-    assert changed >= 36

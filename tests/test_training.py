@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +29,11 @@ from masrouter_train.synthetic import SyntheticWorld
 A, B, C = (Plan("io", (Agent(None, model),)) for model in ("gpt-4o", "gpt-4o-mini", "gpt-4"))
 
 
-def record(query: int, plan: Plan, **changes: object) -> LogRecord:
+def record(number: int, plan: Plan, **changes: object) -> LogRecord:
     made = LogRecord(
-        run_id=f"{query}/{plan}",
-        query_id=f"q{query:04d}",
-        query=f"question {query} about {'code' if query % 2 else 'poems'}",
+        run_id=f"{number}/{plan}",
+        query_id=f"q{number:04d}",
+        query=f"question {number} about {'code' if number % 2 else 'poems'}",
         dataset="set",
         plan=plan,
         score=1.0,
@@ -103,7 +104,7 @@ def test_the_cascade_learns_what_the_logs_say(
 
 
 def test_a_router_is_its_logs_its_settings_and_its_seed(
-    world: SyntheticWorld, config: TrainConfig, encoder: HashingEncoder, tmp_path: object
+    world: SyntheticWorld, config: TrainConfig, encoder: HashingEncoder, tmp_path: Path
 ) -> None:
     logs = world.grid_logs(40, 2, plans=world.plans[:5])
     ids, routers = [], []
@@ -112,7 +113,7 @@ def test_a_router_is_its_logs_its_settings_and_its_seed(
         before = torch.random.get_rng_state()
         router = fit(logs, replace(config, seed=seed), catalog=world.catalog(), encoder=encoder)
         assert torch.equal(torch.random.get_rng_state(), before)
-        ids.append(router.save_pretrained(tmp_path / name))  # type: ignore[operator]
+        ids.append(router.save_pretrained(tmp_path / name))
         routers.append(router)
     assert ids[0] == ids[1] != ids[2]
     assert same_weights(routers[0], routers[1])
@@ -141,6 +142,26 @@ def test_without_the_cascade_everything_else_is_the_same(
     assert one.route(text).plan == other.route(text).plan
     assert one.route(text).expected_score == other.route(text).expected_score
     assert other.state.metrics["cascade_held_out_utility"] is None
+
+
+def test_whatever_is_trained_can_be_saved_and_read_again(
+    config: TrainConfig, encoder: HashingEncoder, tmp_path: Path
+) -> None:
+    """Odd names, free runs, one text for all, a team of ten: what logs may hold, a router may."""
+    odd = Plan("ein Kreis: {a} #1", (Agent("größe 'x'", "weird/name:v1\u202e"),) * 10)
+    rows = [
+        record(i, plan, dataset=f"set {i % 2} é:#", task="a b", query="the same text",
+               usage=Usage(0, 0, cost), score=float((i + k) % 3 == 0))
+        for i in range(50) for k, (plan, cost) in enumerate(((A, 0.0), (odd, 1e-9)))
+    ]  # fmt: skip
+    router = fit(Logs.from_records(rows), config, encoder=encoder)
+    identity = router.save_pretrained(tmp_path / "odd")
+    again = Router.from_pretrained(tmp_path / "odd")
+    assert again.checkpoint == identity
+    for text in ("the same text", "another"):
+        assert replace(again.route(text), checkpoint="") == router.route(text)
+    assert str(again.explain("the same text"))
+    assert again.route("the same text", topologies=[odd.topology]).plan == odd
 
 
 def too_few() -> Iterator[LogRecord]:

@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -118,17 +119,22 @@ def end_to_end(queries: int) -> list[Row]:
     world = SyntheticWorld(0)
     encoder = SentenceTransformerEncoder()
     router = fit(world.grid_logs(300, 1), TrainConfig(), catalog=world.catalog(), encoder=encoder)
-    encode, route = [], []
+    encode: list[float] = []
+    route: list[float] = []
+
+    def timed(times: list[float], work: Callable[[], object], warm: bool) -> None:
+        start = time.perf_counter()
+        work()
+        if warm:
+            times.append(1000 * (time.perf_counter() - start))
+
     for number, text in enumerate(world.sample_queries(queries + 10, 9).texts):
-        works = [
-            (encode, lambda t=text: encoder.encode([t])),
-            (route, lambda t=text: router.route(t)),
+        works: list[tuple[list[float], Callable[[], object]]] = [
+            (encode, partial(encoder.encode, [text])),
+            (route, partial(router.route, text)),
         ]
         for times, work in works if number % 2 else works[::-1]:
-            start = time.perf_counter()
-            work()
-            if number >= 10:  # the first few load the model and build the tree of plans
-                times.append(1000 * (time.perf_counter() - start))
+            timed(times, work, number >= 10)  # the first few load the model and the tree of plans
     alone, whole = statistics.median(encode), statistics.median(route)
     print(f"encoder alone {alone:.2f} ms, route {whole:.2f} ms (medians of {queries} texts)")
     return [Row("route, as a multiple of the encoder's own time", whole / alone, 1.3, "x")]
@@ -172,7 +178,8 @@ def training(logs: list[str]) -> list[Row]:
         found |= json.loads(result.stdout.splitlines()[-1])
     print(
         f"{found['cells']:,} cells of {found['queries']:,} queries and {found['plans']} plans; "
-        f"embedding what was not cached took {found['embed_s']:.1f} s, reading {found['read_s']:.1f} s"
+        f"embedding what was not cached took {found['embed_s']:.1f} s, "
+        f"reading {found['read_s']:.1f} s"
     )
     return [
         Row("training, reading and cached embeddings included",

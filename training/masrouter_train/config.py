@@ -154,7 +154,9 @@ class TrainConfig:
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     accelerator: str = "cpu"
     devices: int | str = 1
-    threads: int | None = None
+    threads: int | None = 1
+    """Threads of torch while fitting, None for all: matrices are small, and on a busy machine more
+    threads are several times slower."""
 
     def __post_init__(self) -> None:
         for name in ("max_candidates", "max_evidence"):

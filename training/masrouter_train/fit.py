@@ -125,7 +125,8 @@ def fit_outcomes(
         cost_weights = default_nodes(outcomes, config.gate.nodes)
     if not config.use_cost:
         cost_weights = (0.0,)
-    with _threads(config.threads):
+    with _threads(config.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
         fitted = fit_critic(
             outcomes, data.embeddings, candidates, known, config.critic,
             seed=config.seed, progress=progress,
@@ -133,9 +134,7 @@ def fit_outcomes(
         gate = choose_gate(outcomes, fitted, known, cost_weights, config.gate)
         _say_gate(gate, fitted, progress)
         typical = _typical_cost(outcomes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            controller = Controller(encoder.dimension, candidates, typical, config.controller.width)
+        controller = Controller(encoder.dimension, candidates, typical, config.controller.width)
         tree = PlanTree.build(fitted.critic.known, controller.sizes)
         trained = config.controller.enabled
         cascade_utility = None

@@ -88,6 +88,7 @@ def choose_gate(
         mean_cost=torch.from_numpy(means.cost).float(),
         mean_utility=torch.from_numpy(means.utility).float(),
         runs=torch.from_numpy(means.runs).float(),
+        precise=best_head,
         pessimism=config.pessimism if outcomes.kind is LogKind.OBSERVATIONAL else 0.0,
         default=default,
     )
