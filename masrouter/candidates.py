@@ -7,6 +7,7 @@ can be scored without retraining. Not here: choosing (`controller`, `critic`).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -192,6 +193,20 @@ class PlanIndex:
 
     def __len__(self) -> int:
         return len(self.topology)
+
+    def shuffled(self, ordered: tuple[bool, ...], generator: torch.Generator) -> PlanIndex:
+        """The same teams, those of unordered topologies with their seats in a random order.
+
+        Teams that were logged in several orders keep the order they have.
+        """
+        counts = Counter(_keys(self, ordered))
+        role, model = self.role.clone(), self.model.clone()
+        for i, key in enumerate(_keys(self, ordered)):
+            size = int(self.count[i])
+            if size > 1 and not ordered[int(self.topology[i])] and counts[key] == 1:
+                order = torch.randperm(size, generator=generator)
+                role[i, :size], model[i, :size] = self.role[i, order], self.model[i, order]
+        return PlanIndex(self.topology, self.count, role, model)
 
     def at(self, positions: Tensor) -> PlanIndex:
         """Only these plans."""

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,17 @@ class Prepared:
     keys: dict[str, Tensor]  # stage -> (D, C), so that logits are hidden @ keys + bias
     bias: dict[str, Tensor]  # stage -> (C,)
     writes: tuple[Tensor, ...]  # by depth: what each choice adds to the state, (C, D)
+
+    @cached_property
+    def all_writes(self) -> Tensor:
+        """Those of every depth, one after the other: (sum of C, D)."""
+        return torch.cat(self.writes)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """Where each depth starts in `all_writes`: (depths,)."""
+        before = accumulate((len(write) for write in self.writes[:-1]), initial=0)
+        return torch.tensor(list(before), device=self.writes[0].device)
 
 
 @dataclass(frozen=True)
@@ -179,14 +192,14 @@ class Controller(nn.Module):
         """
         choices = tree.steps[plans]  # (B, L), -1 after the end
         taken = choices.clamp_min(0)
-        written = [prepared.writes[d][taken[:, d]] for d in range(len(tree.levels) - 1)]
-        states = torch.stack([state, *written], 1).cumsum(1)  # (B, L, D) before each choice
-        log_p = torch.zeros(choices.shape, device=state.device)
-        for depths in tree.open_depths.values():
-            levels = [tree.levels[d] for d in depths]
-            penalty = torch.stack([level.penalty[level.plan_node[plans]] for level in levels], 1)
-            logits = self._logits(depths[0], states[:, depths], prepared) + penalty  # (B, d, C)
-            log_p[:, depths] = logits.log_softmax(2).gather(2, taken[:, depths, None])[..., 0]
+        written = prepared.all_writes[(taken + prepared.starts[: taken.shape[1]])[:, :-1]]
+        states = torch.cat([state[:, None], written], 1).cumsum(1)  # (B, L, D) before each choice
+        log_p = state.new_zeros(choices.shape)
+        for stage in tree.open_stages:
+            at = stage.depths
+            logits = self._logits(int(at[0]), states[:, at], prepared)  # (B, d, C)
+            stage_log_p = (logits + stage.penalty[stage.rows[plans]]).log_softmax(2)
+            log_p[:, at] = stage_log_p.gather(2, taken[:, at, None])[..., 0]
         return torch.where(choices >= 0, log_p, 0.0)
 
     def log_probabilities(self, state: Tensor, prepared: Prepared, tree: PlanTree) -> Tensor:

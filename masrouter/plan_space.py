@@ -7,9 +7,9 @@ masked by what the topology, the request and the logs allow, without a rule of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -54,6 +54,15 @@ class Level:
 
 
 @dataclass(frozen=True)
+class OpenStage:
+    """All levels of one kind of stage (say, every model) that leave a choice; d of them."""
+
+    depths: Tensor  # (d,)
+    penalty: Tensor  # (sum of U, C) of these levels, one after the other
+    rows: Tensor  # (P, d) the row of `penalty` that each plan meets at each depth
+
+
+@dataclass(frozen=True)
 class PlanTree:
     """P plans. Level 0 chooses the topology, 1 the count, 2 + 2j a role, 3 + 2j a model."""
 
@@ -62,14 +71,23 @@ class PlanTree:
     steps: Tensor  # (P, L) choices of each plan, -1 after its end
 
     @cached_property
-    def open_depths(self) -> Mapping[str, tuple[int, ...]]:
-        """By kind of stage, the depths at which some node leaves a choice."""
-        depths: dict[str, tuple[int, ...]] = {}
+    def open_stages(self) -> tuple[OpenStage, ...]:
+        """Where some node leaves a choice, by kind of stage."""
+        depths: dict[str, list[int]] = {}
         for depth, level in enumerate(self.levels):
             if not level.forced:
-                name = stage_name(depth)
-                depths[name] = (*depths.get(name, ()), depth)
-        return depths
+                depths.setdefault(stage_name(depth), []).append(depth)
+        return tuple(self._open(mine) for mine in depths.values())
+
+    def _open(self, depths: list[int]) -> OpenStage:
+        levels = [self.levels[d] for d in depths]
+        before = accumulate((len(level.penalty) for level in levels), initial=0)
+        rows = [level.plan_node + n for level, n in zip(levels, before, strict=False)]
+        return OpenStage(
+            torch.tensor(depths, device=self.steps.device),
+            torch.cat([level.penalty for level in levels]),
+            torch.stack(rows, 1),
+        )
 
     def to(self, device: torch.device) -> PlanTree:
         """The same tree with its tensors on a device."""

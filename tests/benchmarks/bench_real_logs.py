@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_real_logs.py --logs FOLDER --out FOLDER [--mix a,b,c] [FILE ...]
 
-Runs `masrouter evaluate --folds 5 --seeds 3` on every Parquet file of the folder (or on those named)
-and on a mixture trained together, and prints, for each, the mean over seven cost weights of the
-paired difference in utility to the best fixed plan. Finished work in --out is reused.
+Runs `masrouter evaluate --folds 5 --seeds 3` on every Parquet file of the folder (or on those
+named) and on a mixture trained together, and prints, for each, the mean over seven cost weights of
+the paired difference in utility to the best fixed plan. Finished work in --out is reused.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def main() -> int:
     groups = {name: [arguments.logs / f"{name}.parquet"] for name in names}
     if arguments.mix:
         groups[MIXTURE] = [arguments.logs / f"{name}.parquet" for name in arguments.mix.split(",")]
-    print(f"| logs | queries | plans | {ROUTER} | worst cost weight | {' | '.join(RIVALS)} | oracle |")
+    print(
+        f"| logs | queries | plans | {ROUTER} | worst cost weight | {' | '.join(RIVALS)} | oracle |"
+    )
     print("|---|---:|---:|---|---|" + "---:|" * (len(RIVALS) + 1))
     costed: dict[str, list[float]] = {}
     significant = 0
@@ -71,7 +73,8 @@ def main() -> int:
         rivals = " | ".join(f"{learners[rival]['difference']:+.4f}" for rival in RIVALS)
         print(
             f"| {name} | {result['queries']} | {result['plans']} | {cell(router)} | "
-            f"{worst['difference']:+.4f}{mark} | {rivals} | {learners['oracle']['difference']:+.3f} |",
+            f"{worst['difference']:+.4f}{mark} | {rivals} | "
+            f"{learners['oracle']['difference']:+.3f} |",
             flush=True,
         )
         if name != MIXTURE and len(router["at"]) > 1:

@@ -1,10 +1,10 @@
-"""What is learned where the truth is known: a synthetic world, so nothing here is about real models.
+"""What is learned where the truth is known: synthetic worlds, nothing about real models.
 
     python tests/benchmarks/bench_synthetic.py [--encoder hashing-256] [--worlds 3] [--draws 100]
 
 Prints, and exits 1 where a target is missed:
-  - the share of the gap between the best fixed plan and the best policy that reads the text, in true
-    utility on fresh queries, recovered by `route`'s choice and by the cascade alone;
+  - the share of the gap between the best fixed plan and the best policy that reads the text, in
+    true utility on fresh queries, recovered by `route`'s choice and by the cascade alone;
   - how often the 95 % intervals of DR and SNIPS cover the true value of a router's policy.
 """
 
@@ -116,7 +116,9 @@ def coverage(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--encoder", default="hashing-256")
     parser.add_argument("--worlds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=100)
@@ -125,7 +127,9 @@ def main() -> int:
     config = TrainConfig(encoder=arguments.encoder, threads=1)
     quick = replace(config, controller=replace(config.controller, enabled=False))
     missed = False
-    print(f"synthetic worlds, encoder {arguments.encoder}; share of the gap recovered, by cost weight")
+    print(
+        f"synthetic worlds, encoder {arguments.encoder}; share of the gap recovered, by cost weight"
+    )
     means: dict[str, list[float]] = {}
     for seed in range(arguments.worlds):
         world = SyntheticWorld(seed)
@@ -140,7 +144,10 @@ def main() -> int:
                 shares = recovered(world, router, fresh, weights, encoder, cascade=cascade)
                 means.setdefault(f"{name}, {who}", []).append(float(np.mean(shares)))
                 row = " ".join(f"{share:.2f}" for share in shares)
-                print(f"world {seed}  {name}, {who:14s} mean {np.mean(shares):.3f} | {row}", flush=True)
+                print(
+                    f"world {seed}  {name}, {who:14s} mean {np.mean(shares):.3f} | {row}",
+                    flush=True,
+                )
     for name, values in means.items():
         target = None if "cascade" in name else GRID_TARGET if "grid" in name else RANDOMISED_TARGET
         verdict = "" if target is None else f"  (target {target:.2f})"

@@ -25,7 +25,6 @@ from masrouter.evidence import EvidenceStore
 from masrouter.gate import FIXED, Gate
 from masrouter.logs import Logs
 from masrouter.outcomes import Ints, Outcomes
-from masrouter.plan_space import PlanTree
 from masrouter.router import Router
 from masrouter.router_state import RouterState
 from masrouter_train.config import TrainConfig
@@ -135,7 +134,6 @@ def fit_outcomes(
         _say_gate(gate, fitted, progress)
         typical = _typical_cost(outcomes)
         controller = Controller(encoder.dimension, candidates, typical, config.controller.width)
-        tree = PlanTree.build(fitted.critic.known, controller.sizes)
         trained = config.controller.enabled
         cascade_utility = None
         if trained:
@@ -143,7 +141,9 @@ def fit_outcomes(
 
             lessons = make_lessons(outcomes, fitted, gate, known, typical, config.seed)
             folder = None if run_folder is None else RunFolder(Path(run_folder), resume=resume)
-            cascade_utility = fit_controller(controller, lessons, tree, config, folder, progress)
+            cascade_utility = fit_controller(
+                controller, lessons, fitted.critic.known, config, folder, progress
+            )
     plans = tuple(outcomes.plans[i] for i in known)
     view = outcomes.plans_at(known)
     state = RouterState(

@@ -18,9 +18,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from masrouter.candidates import PlanIndex
 from masrouter.controller import Controller
 from masrouter.errors import TrainingError
-from masrouter.plan_space import PlanTree
+from masrouter.plan_space import plan_steps
 from masrouter_train.config import TrainConfig
 from masrouter_train.lessons import Lessons
 from masrouter_train.module import CascadeModule
@@ -44,7 +45,7 @@ class RunFolder:
 def fit_controller(
     controller: Controller,
     lessons: Lessons,
-    tree: PlanTree,
+    index: PlanIndex,
     config: TrainConfig,
     folder: RunFolder | None,
     progress: Progress,
@@ -57,8 +58,8 @@ def fit_controller(
     order = torch.randperm(lessons.n, generator=torch.Generator().manual_seed(config.seed))
     held_out = max(1, round(config.controller.validation_share * lessons.n))
     module = CascadeModule(
-        controller, lessons, tree, order[held_out:], order[:held_out], config.controller,
-        config.seed, _fingerprint(lessons, tree, config),
+        controller, lessons, index, order[held_out:], order[:held_out], config.controller,
+        config.seed, _fingerprint(lessons, index, config),
     )  # fmt: skip
     resumed = folder is not None and folder.resume
     if folder is not None and resumed:
@@ -110,14 +111,14 @@ class _Patience(EarlyStopping):
             trainer.should_stop = True
 
 
-def _fingerprint(lessons: Lessons, tree: PlanTree, config: TrainConfig) -> str:
+def _fingerprint(lessons: Lessons, index: PlanIndex, config: TrainConfig) -> str:
     """sha256 over the settings that decide the outcome, the plans and the data."""
     settings = config.to_json()
     for name in ("accelerator", "devices", "threads"):
         settings.pop(name)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for tensor in (
-        tree.steps,
+        torch.from_numpy(plan_steps(index)),
         lessons.cost_weights,
         lessons.embeddings,
         lessons.logged_score,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from masrouter.controller import Controller
+from masrouter.candidates import PlanIndex
+from masrouter.controller import Controller, Prepared
 from masrouter.errors import TrainingError
 from masrouter.logs import LogKind
 from masrouter.plan_space import PlanTree
@@ -30,19 +31,21 @@ class CascadeModule(L.LightningModule):
         self,
         controller: Controller,
         lessons: Lessons,
-        tree: PlanTree,
+        index: PlanIndex,
         train: Tensor,
         validation: Tensor,
         config: ControllerConfig,
         seed: int,
         fingerprint: str,
     ) -> None:
-        """`train`, `validation`: positions of queries in the lessons. `fingerprint` of settings and
-        data: a run of another one is not resumed."""
+        """`index`: the C plans of the lessons. `train`, `validation`: positions of queries in them.
+        `fingerprint` of settings and data: a run of another one is not resumed."""
         super().__init__()
         self.controller = controller
         self.lessons = lessons
-        self.tree = tree
+        self.index = index
+        self.tree = PlanTree.build(index, controller.sizes)
+        self.epoch_tree = self.tree
         self.train_queries = train
         self.validation_queries = validation
         self.config = config
@@ -52,10 +55,15 @@ class CascadeModule(L.LightningModule):
         self.best_state: dict[str, Tensor] = _copy_state(controller)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """This epoch's order of queries (loaders are rebuilt every epoch)."""
-        order = torch.randperm(
-            len(self.train_queries), generator=self._generator(self.current_epoch, -1)
-        )
+        """This epoch's order of queries, and of the seats where order means nothing.
+
+        Loaders are rebuilt every epoch.
+        """
+        generator = self._generator(self.current_epoch, -1)
+        order = torch.randperm(len(self.train_queries), generator=generator)
+        shuffled = self.index.shuffled(self.controller.candidates.ordered, generator)
+        tree = PlanTree.build(shuffled, self.controller.sizes)
+        self.epoch_tree = tree.to(self.controller.position.device)
         return DataLoader(
             TensorDataset(self.train_queries[order]), batch_size=self.config.batch_size
         )
@@ -96,7 +104,7 @@ class CascadeModule(L.LightningModule):
             rows = available.any(1)
             if not bool(rows.any()):
                 continue
-            log_p = self._log_p(queries[rows], node[rows], prepared).cpu()
+            log_p = self._log_p(queries[rows], node[rows], prepared, self.tree).cpu()
             p = objectives.restrict(log_p, available[rows]).exp()
             utility = torch.where(available[rows], measure(queries[rows], node[rows]), 0.0)
             total = total + ((p * utility).sum(1) / lessons.scale[v]).mean()
@@ -143,7 +151,7 @@ class CascadeModule(L.LightningModule):
         predicted = lessons.predicted(queries, node)
         scale = lessons.scale[node]
         target = objectives.teacher(predicted, available, scale, config.temperature)
-        log_p = self._log_p(queries, node, self.controller.prepare())
+        log_p = self._log_p(queries, node, self.controller.prepare(), self.epoch_tree)
         here = [t.to(self.device) for t in (target, available, scale)]
         target, available, scale = here
         if lessons.kind is LogKind.GRID:
@@ -183,14 +191,14 @@ class CascadeModule(L.LightningModule):
             )
         return objectives.observational_loss(log_p, target, available, entropy=config.entropy)
 
-    def _log_p(self, queries: Tensor, node: Tensor, prepared: Any) -> Tensor:
+    def _log_p(self, queries: Tensor, node: Tensor, prepared: Prepared, tree: PlanTree) -> Tensor:
         lessons = self.lessons
         state = self.controller.encode(
             lessons.embeddings[queries].to(self.device),
             lessons.statistics[queries].to(self.device),
             lessons.cost_weights[node].to(self.device),
         )
-        return self.controller.log_probabilities(state, prepared, self.tree)
+        return self.controller.log_probabilities(state, prepared, tree)
 
     def on_fit_start(self) -> None:
         self.tree = self.tree.to(self.device)
