@@ -53,8 +53,10 @@ def _add(app: typer.Typer, point: EntryPoint) -> None:
     """A command whose package is not complete says what to install instead of hiding."""
     try:
         command = point.load()
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         missing = error.name or str(error)
+        if missing.split(".")[0] in ("masrouter", point.module.split(".")[0]):
+            raise  # a fault of the package itself, not a missing extra
 
         def unavailable() -> None:
             raise MasRouterError(

@@ -87,7 +87,8 @@ def route(
         if as_json:
             typer.echo(json.dumps({"query": text, **asdict(decision)}, allow_nan=False))
         else:
-            _show(text, decision, Console(highlight=False))
+            # Narrower, the table cuts the plans' names.
+            _show(text, decision, Console(highlight=False, width=max(Console().width, 120)))
 
 
 def _read(queries: list[str]) -> list[str]:

@@ -51,6 +51,9 @@ EncoderName = Annotated[
 Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
 
 
+REPORT_WIDTH = 140
+
+
 class Left(StrEnum):
     """What to leave out of training."""
 
@@ -245,7 +248,9 @@ def _report(evaluation: Evaluation, out: Path | None, name: str, as_json: bool) 
     if as_json:
         typer.echo(json.dumps(json.loads(to_json(evaluation))))
     else:
-        print_report(evaluation, Console(highlight=False))
+        # Narrower, the tables lose digits; a terminal wraps, a file does not care.
+        width = max(Console().width, REPORT_WIDTH)
+        print_report(evaluation, Console(highlight=False, width=width))
     if out is None:
         return
     folder = out / _file_name(name) if name else out

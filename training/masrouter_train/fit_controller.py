@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from masrouter.candidates import PlanIndex
@@ -68,12 +68,15 @@ def fit_controller(
         raise TrainingError(
             f"{folder.path}: holds an earlier run; resume it, or choose another folder"
         )
+    callbacks: list[Callback] = [_Patience(config.controller.patience), *_checkpointing(folder)]
+    if progress.console is not None:
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
     with _quiet():
         trainer = L.Trainer(
             max_epochs=config.controller.epochs,
             accelerator=config.accelerator,
             devices=config.devices,
-            callbacks=[_Patience(config.controller.patience), *_checkpointing(folder)],
+            callbacks=callbacks,
             logger=_loggers(folder),
             enable_checkpointing=folder is not None,
             enable_progress_bar=progress.console is not None,

@@ -29,6 +29,8 @@ class RouterLearner:
 
     `route` scores every known plan, so the cascade does not change its choice and is not trained
     here; with `cascade` the cascade's own greedy choices are judged instead, without the critic.
+    The fall-back of `route` for texts unlike anything logged is not applied: what is judged is what
+    was learned.
     """
 
     config: TrainConfig
