@@ -397,4 +397,4 @@ def test_loading_and_encoding_print_nothing_unless_asked(
     shown = capfd.readouterr()
     assert (shown.out, shown.err, caplog.messages) == ("", "", [])
     fresh.encode(["a question"], progress=True)
-    assert "Embedding" in capfd.readouterr().out
+    assert "Embedding" in capfd.readouterr().err
