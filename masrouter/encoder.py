@@ -170,9 +170,10 @@ class SentenceTransformerEncoder:
         missing.sort(key=len, reverse=True)
         starts: Any = range(0, len(missing), self._batch_size)
         if progress and missing:
+            from rich.console import Console
             from rich.progress import track
 
-            starts = track(starts, description="Embedding")
+            starts = track(starts, description="Embedding", console=Console(stderr=True))
         for start in starts:
             batch = missing[start : start + self._batch_size]
             with self._lock:
