@@ -76,7 +76,10 @@ class Explanation:
         lines = [f"{d.plan}"]
         lines += [f"  - {reason}" for reason in d.reasons]
         parts = ", ".join(f"{name} {value:+.3f}" for name, value in self.parts.items())
-        lines += [f"  expected score by part: {parts}", "  plans by expected utility:"]
+        lines += [
+            f"  expected score by part: {parts}",
+            "  plans by expected utility (scores as compared: linear, not bounded by 1):",
+        ]
         for figures in self.plans[:10]:
             cost = "unknown cost" if figures.cost_usd is None else f"${figures.cost_usd:.6f}"
             utility = "-" if figures.utility is None else f"{figures.utility:.4f}"
