@@ -200,14 +200,14 @@ class Router:
             _names("exclude_models", exclude_models) or (), _names("topologies", topologies),
         )  # fmt: skip
         constraints.check(self._models, self._topologies)
+        if seed is not None:
+            integer("seed", seed, at_least=0)
         request = _Request(
             constraints,
             self._cost_weight(cost_weight, willingness_to_pay, max_cost_usd),
             integer("k", k, at_least=0),
             self._generator(seed) if sample else None,
         )
-        if seed is not None:
-            integer("seed", seed, at_least=0)
         with torch.inference_mode():
             return [
                 decision
@@ -327,7 +327,7 @@ class Router:
         if seed is None:
             generator.seed()
             return generator
-        return generator.manual_seed(integer("seed", seed, at_least=0))
+        return generator.manual_seed(seed)
 
     def _tree(self, allowed: Tensor) -> tuple[PlanTree, Tensor]:
         """The tree of the allowed plans (C,) bool, and their positions."""

@@ -34,8 +34,6 @@ CONSTANT_SCALE = 2.0
 TOLERANCE = 3e-2
 """Relative residual at which the solver stops: on five logs trained together, a residual of 1e-3
 moved held-out squared error by less than 0.1 % and took ten times the steps."""
-NEGLIGIBLE = 0.02
-"""Share of its prior by which a direction must be movable to be solved for."""
 TOKEN_HEADS: tuple[tuple[str, Column], ...] = (
     ("log_prompt_tokens", "prompt_tokens"),
     ("log_completion_tokens", "completion_tokens"),
@@ -76,8 +74,6 @@ class FittedCritic:
     """US dollars; None where no cost is known."""
     errors: tuple[Tensor, ...]
     """For each score head: squared held-out error by query, (N,); see `squared_errors`."""
-    cost_scales: FeatureScales | None
-    """The shrinkage of cost that held-out queries chose."""
 
 
 def fit_critic(
@@ -178,7 +174,6 @@ def fit_critic(
         tuple(scores),
         cost,
         tuple(errors),
-        chosen if outcomes.has_costs else None,
     )
 
 
@@ -374,8 +369,3 @@ def _log_bias(held_out: Tensor, cells: Cells) -> Tensor:
     known = sums[0] > 0
     ratio = torch.where(known, sums[0] / sums[1].clamp_min(1e-30), 1.0)
     return ratio.clamp(1e-2, 1e2).log()
-
-
-def scales_in_words(scales: Sequence[FeatureScales]) -> list[str]:
-    """For logs and model cards."""
-    return [s.name for s in scales]

@@ -60,21 +60,16 @@ def solve_ridge(
     *,
     tolerance: float = 1e-3,
     max_steps: int = 200,
-    negligible: float = 0.0,
 ) -> RidgeSolution:
     """The V that minimises the objective above.
 
     phi (N, F) and plans (P, r) already carry their prior deviations, so that the penalty is plain.
-    Directions that even all the data could move by less than the share `negligible` from their
-    prior are left at it: strong shrinkage then solves a small problem.
     """
     density = torch.bincount(cells.plan, minlength=cells.n_plans).to(phi) / max(len(phi), 1)
     a, axes_a = torch.linalg.eigh(phi.T @ phi)
     b, axes_b = torch.linalg.eigh(plans.T @ (plans * density[:, None]))
     a, b = a.clamp_min(0), b.clamp_min(0)
-    keep_a, keep_b = a * b.max() >= negligible * noise, b * a.max() >= negligible * noise
-    axes_a, axes_b = axes_a[:, keep_a], axes_b[:, keep_b]
-    scale = 1 + a[keep_a][:, None] * b[keep_b] / noise  # (f, q) exact inverse of a complete grid
+    scale = 1 + a[:, None] * b / noise  # (F, r) exact inverse of a complete grid
     apply, right = _normal_equations(phi @ axes_a, plans @ axes_b, cells, noise)
     x = right / scale
     r = right - apply(x)
