@@ -121,6 +121,53 @@ class LogRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """One call that a team made, as its trace keeps it."""
+
+    agent: int
+    """Index into `plan.agents`."""
+    step: str
+    """What it was for, unique in the run with `agent`: `answer`, `round 2`, `judge`, ..."""
+    model: str
+    messages: tuple[tuple[str, str], ...]
+    """(speaker, content) as sent."""
+    reply: str | None
+    """None where the call failed."""
+    usage: Usage
+    started_s: float
+    """Seconds since the run began."""
+    latency_s: float
+    attempts: int
+    error: str | None = None
+    """`kind: message` of what failed."""
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What executing a plan gave."""
+
+    plan: Plan
+    query: str
+    answer: str | None
+    """None where the team gave none: then `error` says why."""
+    usage: Usage
+    """Totals of all calls; a part is None where it is unknown for any call that may be billed."""
+    agent_usage: tuple[Usage, ...]
+    """The same for each agent, in the order of `plan.agents`."""
+    calls: tuple[Call, ...]
+    """In the order in which they ended."""
+    latency_s: float
+    error: str | None = None
+    missing: tuple[int, ...] = ()
+    """Agents that failed while the others still reached an answer."""
+    reserved_usd: float = 0.0
+    """Worst cost of attempts that may have been billed though nothing said what they cost."""
+    notes: tuple[str, ...] = ()
+    """What the topology decided: votes, agreement, why it stopped."""
+
+
+@dataclass(frozen=True, slots=True)
 class Interval:
     """A 95 % interval."""
 

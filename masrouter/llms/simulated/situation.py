@@ -1,0 +1,160 @@
+"""What a prompt says, as the simulated provider understands it.
+
+Only the text counts: the marked parts of the messages (masrouter.sections) and the form of reply
+that the last instruction asks for. Nothing is known of the team or the topology behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from masrouter.catalog import RoleEntry
+from masrouter.llms.chat import ChatRequest
+from masrouter.llms.simulated.tasks import SimulatedTask
+from masrouter.sections import Section, read_sections
+
+Act = Literal["answer", "critique", "plan", "decompose", "subtask"]
+
+_REASONING = re.compile(
+    r"step by step|deriv|think|reason|argu|solve|compar|weigh|defend|mend|check|prove|judge",
+    re.IGNORECASE,
+)
+_FAILED = re.compile(r"\bfail|\berror\b|expected .* got", re.IGNORECASE)
+_NOT_AN_ANSWER = re.compile(r"leave the answer to|do not answer|do not solve", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One call, read."""
+
+    act: Act
+    """What kind of reply is asked for."""
+    role: str | None
+    """The catalog's role whose prompt the system message begins with."""
+    role_domain: str | None
+    asks_reasoning: bool
+    asks_missing: bool
+    """The reply should end by naming what is missing."""
+    most_subtasks: int
+    answers: tuple[int, ...]
+    """Peers' answers that are known, as indices of the task's answers."""
+    own: int | None
+    """The model's own earlier answer, where the prompt shows it."""
+    shown: int | None
+    """The answer that critiques and tests speak of: the last one shown."""
+    verdicts: tuple[bool, ...]
+    """Of each critique or note on what is missing: True where it calls the answer wrong."""
+    tests: Literal["passed", "failed"] | None
+    right_hints: int
+    """Plans and part results that hit the point."""
+    wrong_hints: int
+
+    @property
+    def refuted(self) -> int | None:
+        """The answer that the prompt speaks against, by tests or by a critique."""
+        against = self.tests == "failed" or any(self.verdicts)
+        return self.shown if against else None
+
+    def showing(self, index: int) -> Situation:
+        """The same, about a new answer that nobody has judged yet."""
+        return replace(self, shown=index, verdicts=(), tests=None)
+
+
+def question_of(request: ChatRequest) -> str | None:
+    """The text of the last <question> of a request; None where there is none."""
+    found = [s.text for s in _sections(request) if s.name == "question"]
+    return found[-1] if found else None
+
+
+def read_situation(
+    request: ChatRequest, task: SimulatedTask, roles: Mapping[str, RoleEntry]
+) -> Situation:
+    """Understand a request about a task."""
+    system = "\n".join(m.content for m in request.messages if m.speaker == "system")
+    sections = _sections(request)
+    instruction = _instruction(request)
+    role = _role_of(system, roles)
+    own: int | None = None
+    shown: int | None = None
+    peers: list[int] = []
+    verdicts: list[bool] = []
+    tests: Literal["passed", "failed"] | None = None
+    right_hints = wrong_hints = 0
+    for part in sections:
+        if part.name == "answer":
+            index = task.index_of(part.text)
+            shown, tests, verdicts = index, None, []
+            if index is None:
+                continue
+            if part.attributes.get("from") == "you":
+                own = index
+            else:
+                peers.append(index)
+        elif part.name == "critique":
+            verdicts.append(_verdict(part.text))
+        elif part.name == "missing":
+            verdicts.append(not part.text.strip().rstrip(".").lower().endswith("nothing"))
+        elif part.name == "test_report":
+            tests = "failed" if _FAILED.search(part.text) else "passed"
+        elif part.name in ("plan", "result", "subtask", "notes"):
+            right, wrong = task.hints_in(part.text)
+            right_hints += right
+            wrong_hints += wrong
+    return Situation(
+        act=_act(instruction),
+        role=role.name if role else None,
+        role_domain=role.domain if role else None,
+        asks_reasoning=bool(_REASONING.search(system + instruction)),
+        asks_missing="Missing:" in instruction,
+        most_subtasks=_most_subtasks(instruction),
+        answers=tuple(peers),
+        own=own,
+        shown=shown,
+        verdicts=tuple(verdicts),
+        tests=tests,
+        right_hints=right_hints,
+        wrong_hints=wrong_hints,
+    )
+
+
+def _sections(request: ChatRequest) -> list[Section]:
+    return [s for m in request.messages if m.speaker == "user" for s in read_sections(m.content)]
+
+
+def _instruction(request: ChatRequest) -> str:
+    """What the last user message says outside its marked parts."""
+    text = next((m.content for m in reversed(request.messages) if m.speaker == "user"), "")
+    return text.rsplit(">", 1)[-1].strip()
+
+
+def _act(instruction: str) -> Act:
+    if "Verdict:" in instruction:
+        return "critique"
+    if "Subtask 1:" in instruction:
+        return "decompose"
+    if "Result:" in instruction:
+        return "subtask"
+    if _NOT_AN_ANSWER.search(instruction):
+        return "plan"
+    return "answer"
+
+
+def _most_subtasks(instruction: str) -> int:
+    found = re.search(r"at most (\d+)", instruction)
+    return int(found[1]) if found else 3
+
+
+def _role_of(system: str, roles: Mapping[str, RoleEntry]) -> RoleEntry | None:
+    fitting = [r for r in roles.values() if r.prompt and system.startswith(r.prompt.strip())]
+    return max(fitting, key=lambda r: len(r.prompt), default=None)
+
+
+def _verdict(critique: str) -> bool:
+    """True where a critique calls the answer wrong; the last verdict counts."""
+    found = re.findall(r"verdict:\s*(\w+)", critique, re.IGNORECASE)
+    return bool(found) and found[-1].lower() != "stands"
+
+

@@ -1,0 +1,68 @@
+"""What the simulated provider knows: questions with a right answer and plausible wrong ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from masrouter.answers import answer_key
+from masrouter.errors import ConfigError
+
+RIGHT = 0
+"""Index of the right answer; wrong answers are 1, 2, ..."""
+
+
+@dataclass(frozen=True)
+class SimulatedTask:
+    """One question that the provider can be asked."""
+
+    query: str
+    """Exactly as it stands in a prompt's <question>."""
+    domain: str
+    """`code`, `math`, `knowledge`."""
+    difficulty: float
+    """1 (nearly every model gets it) to 5 (few do); 3 is a published benchmark's middle."""
+    right: str
+    """A right answer as a model would write it."""
+    wrong: tuple[str, ...]
+    """Wrong ones; at least one."""
+    _keys: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _hints: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.wrong:
+            raise ConfigError(f"simulated task {self.query[:60]!r}: it needs a wrong answer too")
+        answers = (self.right, *self.wrong)
+        keys: dict[str, int] = {}
+        for index, text in enumerate(answers):
+            # Should two texts say the same, the earlier keeps the key: right stands before wrong.
+            keys.setdefault(answer_key(text), index)
+        object.__setattr__(self, "_keys", keys)
+        object.__setattr__(self, "_hints", tuple(_hint(i, answers) for i in range(len(answers))))
+
+    def answer(self, index: int) -> str:
+        """Text of an answer: RIGHT, or a wrong one from 1."""
+        return self.right if index == RIGHT else self.wrong[index - 1]
+
+    def index_of(self, text: str) -> int | None:
+        """Which known answer a text gives; None for any other."""
+        return self._keys.get(answer_key(text))
+
+    def hint(self, index: int) -> str:
+        """A line that gives an answer's idea away, and occurs in no other answer."""
+        return self._hints[index]
+
+    def hints_in(self, text: str) -> tuple[int, int]:
+        """(right, wrong): how many hints at the right answer and at wrong ones a text holds."""
+        found = [index for index, hint in enumerate(self._hints) if hint and hint in text]
+        right = found.count(RIGHT)
+        return right, len(found) - right
+
+
+def _hint(index: int, answers: tuple[str, ...]) -> str:
+    """The longest line of an answer that no other answer has; its whole end where there is none."""
+    others = "\n".join(text for i, text in enumerate(answers) if i != index)
+    lines = [line.strip() for line in re.split(r"\n|(?<=[.;]) ", answers[index])]
+    own = [line for line in lines if len(line) > 3 and line not in others]
+    return max(own, key=len, default="")
