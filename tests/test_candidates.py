@@ -151,7 +151,7 @@ def test_new_names_leave_what_was_learned_as_it_was(
         assert after.trained == before.trained == len(before.names)
         assert torch.equal(after.vectors[:-1], before.vectors)
         assert torch.isfinite(after.vectors).all()
-    assert extended.ordered == (*candidates.ordered, False)
+    assert extended.ordered == (*candidates.ordered, True)
     assert torch.equal(features(extended, *PLANS), features(candidates, *PLANS))
     z = features(extended, new)
     assert torch.isfinite(z).all()
