@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from masrouter.evaluation.teams import render_teams, team_table
 from masrouter.logs import LogReport, LogStats, convert, iter_logs, log_stats, read_logs
 from masrouter.logs.read import Progress as OnProgress
 
@@ -138,6 +140,47 @@ def convert_logs(
     else:
         Console(highlight=False).print(f"wrote {report.rows_kept:,} rows to {escape(str(to))}")
     _print_report(report)
+
+
+@app.command()
+def teams(
+    paths: Sources,
+    least_runs: Annotated[
+        int, typer.Option(help="Leave out topologies with models of fewer scored runs.")
+    ] = 50,
+    strict: Strict = False,
+    rejects: Rejects = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare teams with single agents: accuracy and cost by topology and models.
+
+    Each team stands beside the best single agent on one of its own models, over the same problems:
+    what it gains, on which share of the problems it does worse, and what it costs more.
+
+    Examples:
+
+        masrouter logs teams data/logs/
+
+        masrouter logs teams runs.parquet --least-runs 20 --json
+    """
+    with _progress("reading") as progress:
+        logs = read_logs(paths, strict=strict, rejects=rejects, progress=progress)
+    found = team_table(logs, least_runs=least_runs)
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        # Narrower, the table cuts the models' names.
+        console = Console(highlight=False)
+        Console(highlight=False, width=max(console.width, 150)).print(render_teams(found))
+    _print_report(logs.report)
+    if found.rare_teams:
+        _note(
+            f"not shown: {found.rare_runs:,} runs of {found.rare_teams:,} topologies with models "
+            f"that have fewer than {least_runs} runs",
+            "yellow",
+        )
+    if found.unscored_runs:
+        _note(f"not counted: {found.unscored_runs:,} runs without a score", "yellow")
 
 
 @contextmanager

@@ -13,14 +13,19 @@ import masrouter
 
 MASROUTER = [
     "Agent",
+    "BudgetError",
+    "Call",
+    "CallError",
     "Catalog",
     "CatalogError",
     "CheckpointError",
+    "CollectionError",
     "ConfigError",
     "ConstraintError",
     "EncoderError",
     "EvaluationError",
     "Evidence",
+    "ExecutionError",
     "Interval",
     "LogError",
     "LogRecord",
@@ -29,21 +34,27 @@ MASROUTER = [
     "MasRouterError",
     "Plan",
     "PlanError",
+    "ProblemError",
     "Router",
     "RoutingDecision",
     "RoutingError",
+    "Run",
+    "SandboxError",
     "ScoredPlan",
     "StageProbabilities",
     "TrainingError",
     "Usage",
     "__version__",
+    "aexecute",
+    "execute",
     "read_logs",
+    "stream",
 ]
 MASROUTER_TRAIN = ["ControllerConfig", "CriticConfig", "GateConfig", "TrainConfig", "fit"]
 
 HEAVY = {
     "lightning", "pytorch_lightning", "tensorboard", "matplotlib", "masrouter_train",
-    "sentence_transformers", "transformers",
+    "sentence_transformers", "transformers", "openai", "genai_prices",
 }  # fmt: skip
 
 WATCH = """

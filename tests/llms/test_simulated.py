@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -139,15 +140,14 @@ def test_a_strong_judge_withstands_a_wrong_majority_better_than_a_weak_one() -> 
 def test_an_answer_that_failed_the_tests_is_given_up() -> None:
     provider = SimulatedProvider(TASKS)
     failed = section("test_report", "1 of 2 examples failed: f(2): expected 3, got 4")
-    again = [
-        t.index_of(ask(provider, t, mine(1)(t), failed, model=WEAK).text) == 1 for t in TASKS
-    ]
+    again = [t.index_of(ask(provider, t, mine(1)(t), failed, model=WEAK).text) == 1 for t in TASKS]
     assert sum(again) < 0.1 * len(TASKS)
 
 
-def test_an_answer_that_passed_the_tests_is_kept_more_often() -> None:
+def test_an_answer_that_passed_the_tests_is_kept_more_often_against_a_critique() -> None:
+    doubt = note("critique", "Verdict: wrong")
     passed = note("test_report", "All 2 examples passed.")
-    assert share_right(mine(0), passed, model=WEAK) > share_right(mine(0), model=WEAK)
+    assert share_right(mine(0), doubt, passed, model=WEAK) > share_right(mine(0), doubt, model=WEAK)
 
 
 def test_a_critique_that_calls_a_right_answer_wrong_does_harm() -> None:
@@ -223,15 +223,15 @@ def test_no_call_is_billed_more_than_its_worst_case(system: str, most: int, mode
     provider = SimulatedProvider(TASKS)
     prompt = section("question", TASKS[0].query) + ANSWER
     request = ChatRequest(model, messages(system, prompt), most)
-    try:
-        usage = asyncio.run(provider.complete(request)).usage
-    except CallError as error:
-        assert error.kind == "empty"
-        return
+    with contextlib.suppress(CallError):
+        check_bill(asyncio.run(provider.complete(request)).usage, request)
+
+
+def check_bill(usage: Usage, request: ChatRequest) -> None:
     assert usage.prompt_tokens is not None
     assert usage.completion_tokens is not None
     assert usage.prompt_tokens <= request.most_prompt_tokens
-    assert usage.completion_tokens <= most
+    assert usage.completion_tokens <= request.max_tokens
 
 
 class Counter:

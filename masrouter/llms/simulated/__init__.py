@@ -1,4 +1,4 @@
-"""A simulated provider: a chat model that costs nothing, knows a set of tasks and errs as models do.
+"""A simulated provider: a chat model that costs nothing, knows some tasks and errs as models do.
 
 It is a fake, for tests, demonstrations and the data that ships with the project; what it says of a
 real model's name is not a measurement of that model. An answer comes from the published skill of

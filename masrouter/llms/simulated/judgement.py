@@ -12,11 +12,12 @@ same mistake, so that a majority can be wrong.
 
 Where the prompt shows answers, the model believes in each of them, its own sample too, by
 
-    belief(k) = own + peers(k) + evidence(k) + noise
+    belief(k) = own + peers(k) + evidence(k) + conviction(model, k) + noise
 
 evidence being what its checking finds (for a capable model, more for the right one), a report of
-tests and a critique. It says what it believes in most. Weights are assumptions of the simulation,
-chosen so that published findings about teams come out as tendencies: samples and votes help where
+tests and a critique; conviction is fixed by the seed, so that who is taken in once is taken in
+again. It says what it believes in most. Weights are assumptions of the simulation, chosen
+so that published findings about teams come out as tendencies: samples and votes help where
 a model is right more often than not (Wang et al. 2023, arXiv 2203.11171), debate helps where
 answers can be checked and may spread errors otherwise (Du et al. 2023, arXiv 2305.14325), and
 self-criticism without feedback from outside helps little (Huang et al. 2024, arXiv 2310.01798).
@@ -69,8 +70,11 @@ class Weights:
     tests_passed: float = 2.0
     critique_wrong: float = -1.3
     critique_stands: float = 0.5
-    noise: float = 0.8
-    """Standard deviation of the noise in beliefs."""
+    conviction: float = 1.0
+    """Standard deviation of what a model finds convincing in an answer, right or wrong; it belongs
+    to the model and the answer, so that asking again does not help."""
+    noise: float = 0.5
+    """Standard deviation of the noise in beliefs, from call to call."""
     missed_fault: float = 0.4
     """How much less able a model is to see what is wrong with an answer than to give one."""
     false_alarm: float = 0.3
@@ -133,11 +137,14 @@ class Mind:
         ability = self.ability(situation)
         refuted = situation.refuted
         told = refuted is not None and refuted != RIGHT
-        fresh = self.sample(
-            ability + (w.second_chance if told else 0.0),
-            rng,
-            excluded=refuted if situation.tests == "failed" else None,
-        )
+        if situation.own is not None and refuted is None:
+            fresh = situation.own  # nobody asked it to start afresh
+        else:
+            fresh = self.sample(
+                ability + (w.second_chance if told else 0.0),
+                rng,
+                excluded=refuted if situation.tests == "failed" else None,
+            )
         seen = Counter(situation.answers)
         if not seen and situation.own is None:
             return fresh
@@ -146,6 +153,9 @@ class Mind:
             belief = w.own if k in (situation.own, fresh) else 0.0
             belief += w.peer * math.log2(1 + seen[k])
             belief += self.evidence(ability, k)
+            belief += draws(self.seed, "conviction", self.model.name, self.task.query, k).gauss(
+                0.0, w.conviction
+            )
             if k == situation.shown:
                 belief += self._feedback(situation)
             beliefs[k] = belief + rng.gauss(0.0, w.noise)

@@ -110,5 +110,5 @@ def garbage(rng: random.Random) -> str:
 
 
 def hidden_share(difficulty: float, index: int) -> float:
-    """How much of its usual thinking a reasoning model spends: more on what is hard or goes wrong."""
+    """Share of its usual thinking that a reasoning model spends: more on what is hard or fails."""
     return (0.4 + 0.2 * difficulty) * (1.0 if index == RIGHT else 1.3)

@@ -156,5 +156,3 @@ def _verdict(critique: str) -> bool:
     """True where a critique calls the answer wrong; the last verdict counts."""
     found = re.findall(r"verdict:\s*(\w+)", critique, re.IGNORECASE)
     return bool(found) and found[-1].lower() != "stands"
-
-
