@@ -28,8 +28,10 @@ _LATE_FENCE = re.compile(r"^(.*\S)[ \t]*(```)[ \t]*(python3?|py)[ \t]*$", re.IGN
 _ONE_LINE = re.compile(r"```(?:(?:python3?|py) )?([^`\n]+)```", re.IGNORECASE)
 _START = re.compile(
     r"[ \t]*(?:(?:async[ \t]+)?def[ \t]|class[ \t]|import[ \t]|from[ \t]+\S+[ \t]+import\b|@\w"
-    r"|(?:if|for|while|with)[ \t].*:|try:|return\b"
-    r"|[A-Za-z_][\w.,\[\]'\" \t]*(?::[^=]+)?[-+*/|&]?=[^=])"
+    r"|(?:if|for|while|with)\b.*:|try:|return\b"
+    r"|[A-Za-z_][\w.,\[\]'\" \t]*(?::[^=]+)?(?:[-+*/%@|&^]|<<|>>){0,2}=[^=])"
+    # Within a body also what at the margin would rather be a sentence, or how to call it.
+    r"|[ \t]+(?:[A-Za-z_][\w.]*[\[(]|#|\"{3}|'{3}|(?:raise|assert|yield|del|global|nonlocal)\b)"
 )
 _QUOTE = re.compile(r"[ \t]*> ?")
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)", re.MULTILINE)
@@ -196,7 +198,9 @@ def runs(text: str, tag: str = "") -> Iterator[Piece]:
             continue
         end = _end_of_indented(lines, at)
         while end > at and work < _MAX_WORK:
-            source = textwrap.dedent("\n".join(lines[at:end]))
+            source = "\n".join(lines[at:end])
+            # Dedenting also empties blank lines, which may be within a text: only where needed.
+            source = textwrap.dedent(source) if lines[at][:1].isspace() else source
             tree, stopped = parse_or_line(source)
             work += len(source)
             if tree is not None:

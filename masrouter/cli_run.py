@@ -1,0 +1,210 @@
+"""`masrouter run`: let a team answer, the routed one or one that is given."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from masrouter.catalog import Catalog
+from masrouter.errors import ConfigError, ExecutionError
+from masrouter.execution import execute
+from masrouter.llms import ChatModel, Providers
+from masrouter.llms.simulated import SimulatedProvider
+from masrouter.problems import (
+    CodeTests,
+    Grade,
+    Problem,
+    ShownExamples,
+    read_problems,
+    simulated_task,
+)
+from masrouter.router import Router
+from masrouter.sandbox import Sandbox
+from masrouter.types import Plan, Run
+
+SIMULATED = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One query to be answered, with its problem where there is one."""
+
+    query: str
+    problem: Problem | None
+
+
+def run_command(
+    queries: Annotated[
+        list[str] | None, typer.Argument(help="Queries; leave them out with --problems.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", "-c", help="The router that picks the team.")
+    ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(help='A team instead of a router: {"topology": ..., "agents": [...]}.'),
+    ] = None,
+    llm: Annotated[
+        str, typer.Option(help="A providers YAML file, or `simulated` (problems only).")
+    ] = SIMULATED,
+    problems: Annotated[
+        list[Path] | None, typer.Option(help="Take the queries from problem sets, and grade.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only so many problems, spread over the sets.")
+    ] = None,
+    willingness_to_pay: Annotated[
+        float | None, typer.Option(help="US dollars for a whole unit of score.")
+    ] = None,
+    max_cost_usd: Annotated[
+        float | None, typer.Option(help="Budget of each query: routed by it and held to it.")
+    ] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Most seconds for a query.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the runs.")] = 0,
+    catalog: Annotated[
+        list[Path] | None, typer.Option(help="YAML files with today's prices.")
+    ] = None,
+    trace: Annotated[bool, typer.Option(help="Show every message of the team.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a query on standard output.")
+    ] = False,
+) -> None:
+    """Let a team answer: route each query, run the plan, show the answer and what it cost.
+
+    \b
+    masrouter run -c checkpoints/default --problems data/problems --limit 3
+    masrouter run -c checkpoints/mine --llm providers.yaml "Write a haiku about tides."
+    masrouter run --plan '{"topology": "cot", "agents": [{"role": null, "model": "gpt-4o"}]}' \\
+        --problems data/problems/math.jsonl --limit 5
+    """
+    known = Catalog.load(*catalog or ())
+    jobs = _jobs(queries or [], problems or [], limit)
+    prices = known if catalog else None
+    plans = _plans(jobs, checkpoint, plan, prices, willingness_to_pay, max_cost_usd)
+    model = _model(llm, jobs, known)
+    right = graded = failed = 0
+    console = Console(highlight=False, width=max(Console().width, 100))
+    with contextlib.ExitStack() as stack:
+        programs = any(job.problem and isinstance(job.problem.grader, CodeTests) for job in jobs)
+        sandbox = stack.enter_context(Sandbox()) if programs else None
+        for job, team in zip(jobs, plans, strict=True):
+            try:
+                run = execute(
+                    team,
+                    job.query,
+                    llm=model,
+                    catalog=known,
+                    budget_usd=max_cost_usd,
+                    deadline_s=deadline_s,
+                    seed=seed,
+                    examples=None if sandbox is None else ShownExamples(sandbox),
+                )
+            except ExecutionError as error:
+                run = error.run
+            grade = None
+            if job.problem is not None and run.answer is not None:
+                grade = job.problem.grader.grade(run.answer, sandbox)
+                right += grade.score == 1.0
+                graded += 1
+            failed += run.answer is None
+            if as_json:
+                typer.echo(json.dumps(_data(run, grade), allow_nan=False))
+            else:
+                _show(console, run, grade, trace)
+    if problems and not as_json:
+        console.print(f"{right} of {graded} graded answers are right", style="bold")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _jobs(queries: Sequence[str], paths: Sequence[Path], limit: int | None) -> list[_Job]:
+    if bool(queries) == bool(paths):
+        raise ConfigError("give queries, or --problems with problem sets, and not both")
+    if queries:
+        return [_Job(query, None) for query in queries]
+    found = read_problems(*paths)
+    if limit is not None:
+        if limit < 1:
+            raise ConfigError(f"--limit: expected at least 1, got {limit}")
+        # Spread evenly: the first ones would all be of one set, and easy.
+        count = min(limit, len(found))
+        found = tuple(found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count))
+    return [_Job(problem.query, problem) for problem in found]
+
+
+def _plans(
+    jobs: Sequence[_Job],
+    checkpoint: str | None,
+    plan: str | None,
+    catalog: Catalog | None,
+    willingness_to_pay: float | None,
+    max_cost_usd: float | None,
+) -> list[Plan]:
+    if (checkpoint is None) == (plan is None):
+        raise ConfigError("name a router with --checkpoint, or a team with --plan, and not both")
+    if plan is not None:
+        try:
+            data = json.loads(plan)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"--plan: no JSON: {error}") from error
+        return [Plan.from_json(data)] * len(jobs)
+    assert checkpoint is not None
+    router = Router.from_pretrained(checkpoint, catalog=catalog)
+    decisions = router.route_batch(
+        [job.query for job in jobs],
+        willingness_to_pay=willingness_to_pay,
+        max_cost_usd=max_cost_usd,
+    )
+    return [decision.plan for decision in decisions]
+
+
+def _model(llm: str, jobs: Sequence[_Job], catalog: Catalog) -> ChatModel:
+    if llm != SIMULATED:
+        return Providers.load(llm, catalog=catalog)
+    problems = [job.problem for job in jobs if job.problem is not None]
+    if not problems:
+        raise ConfigError(
+            "the simulated provider answers problems only (--problems); for other queries name a "
+            "providers file with --llm"
+        )
+    return SimulatedProvider(map(simulated_task, problems), catalog=catalog)
+
+
+def _data(run: Run, grade: Grade | None) -> dict[str, Any]:
+    return {**asdict(run), "grade": None if grade is None else asdict(grade)}
+
+
+def _show(console: Console, run: Run, grade: Grade | None, trace: bool) -> None:
+    head = " ".join(run.query.split())
+    console.print(head if len(head) <= 96 else head[:93] + "...", style="bold", markup=False)
+    console.print(f"  team    {run.plan}", style="green", markup=False)
+    if trace:
+        for call in run.calls:
+            agent = run.plan.agents[call.agent]
+            console.print(f"  {call.step}: {agent}", style="cyan", markup=False)
+            for speaker, text in call.messages:
+                console.print(_indented(f"[{speaker}] {text}"), style="dim", markup=False)
+            console.print(_indented(call.reply or f"failed: {call.error}"), markup=False)
+    for note in run.notes:
+        console.print(f"  note    {note}", markup=False)
+    cost = "unknown" if run.usage.cost_usd is None else f"${run.usage.cost_usd:.6f}"
+    console.print(f"  spent   {cost} in {len(run.calls)} calls", markup=False)
+    if run.answer is None:
+        console.print(f"  failed  {run.error}", style="red", markup=False)
+    elif grade is None:
+        console.print(_indented(run.answer), markup=False)
+    else:
+        verdict = "right" if grade.score == 1.0 else "wrong"
+        style = "green" if grade.score == 1.0 else "red"
+        console.print(f"  graded  {verdict} ({grade.detail})", style=style, markup=False)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"      {line}" for line in text.splitlines())

@@ -1,0 +1,30 @@
+"""Problems as tasks of the simulated provider."""
+
+from __future__ import annotations
+
+from masrouter.errors import ProblemError
+from masrouter.llms.simulated import SimulatedTask
+from masrouter.problems.problem import Problem
+
+MIDDLE = 3
+"""Difficulty of a problem that states none."""
+
+
+def simulated_task(problem: Problem) -> SimulatedTask:
+    """What the simulated provider has to know of a problem: right and wrong answers.
+
+    Raises ProblemError for a problem without wrong answers: the provider could not err in it.
+    """
+    if not problem.wrong:
+        raise ProblemError(
+            f"{problem.source or problem.problem_id}: the simulated provider needs wrong answers "
+            "too (wrong_solutions for code, wrong_answers for numbers); give some, or collect with "
+            "a real provider"
+        )
+    return SimulatedTask(
+        query=problem.query,
+        domain=problem.task,
+        difficulty=MIDDLE if problem.difficulty is None else problem.difficulty,
+        right=problem.reference,
+        wrong=problem.wrong,
+    )
