@@ -10,8 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := runs/demo
+MADE := runs/default-data
 
-.PHONY: help demo test test-slow lint types check format clean
+.PHONY: help demo default-data test test-slow lint types check format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -29,22 +30,36 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 # Wide enough that no figure of the tables is cut off, whatever the terminal.
-demo: export COLUMNS := 140
-demo: $(INSTALLED) ## evaluate, train and route on a synthetic world, into runs/demo
+demo: export COLUMNS := 150
+demo: $(INSTALLED) ## the whole way on the data that comes with the project, into runs/demo
 	@rm -rf $(DEMO)
-	@echo '== 1/4 synthetic logs: a made-up world, its figures say nothing about real models'
-	$(BIN)/masrouter synth --out $(DEMO)/world --queries 300
-	@echo '== 2/4 what would a router have got and paid, against simple rules?'
-	$(BIN)/masrouter evaluate --logs $(DEMO)/world --catalog $(DEMO)/world/catalog.yaml \
-		--folds 5 --seeds 1 --out $(DEMO)/evaluation
-	@echo '== 3/4 learn a router'
-	$(BIN)/masrouter train --logs $(DEMO)/world --catalog $(DEMO)/world/catalog.yaml \
-		--out $(DEMO)/checkpoint --run-folder $(DEMO)/run
-	@echo '== 4/4 ask it'
-	$(BIN)/masrouter route --checkpoint $(DEMO)/checkpoint --willingness-to-pay 0.05 \
-		'Write a one-sentence thank-you note to a chess club.' \
-		'Implement a lock-free queue in Rust, with tests; it is hard to get right.' \
-		'Find the eigenvalues of the transition matrix of a random walk on a cycle of 92 rooms.'
+	@echo '== 1/5 the logs: teams of simulated models on real problems. Is a team worth it?'
+	$(BIN)/masrouter logs teams data/logs/grid.parquet
+	@echo '== 2/5 what would a router have got and paid, against simple rules?'
+	$(BIN)/masrouter evaluate --logs data/logs/grid.parquet --folds 3 --seeds 1 \
+		--out $(DEMO)/evaluation
+	@echo '== 3/5 learn a router'
+	$(BIN)/masrouter train --logs data/logs/grid.parquet --out $(DEMO)/checkpoint \
+		--run-folder $(DEMO)/run
+	@echo '== 4/5 ask it'
+	$(BIN)/masrouter route --checkpoint $(DEMO)/checkpoint --willingness-to-pay 0.01 \
+		'Write a function that merges two sorted lists.' \
+		'How many ways are there to seat seven people at a round table with two of them apart?'
+	@echo '== 5/5 let the routed teams answer (simulated models, a real sandbox)'
+	$(BIN)/masrouter run --checkpoint $(DEMO)/checkpoint --willingness-to-pay 0.01 \
+		--problems data/problems --limit 6
+
+# Everything that the repository ships as data, made again. The logs come out byte for byte.
+default-data: $(INSTALLED) ## collect data/logs anew and train checkpoints/default on them
+	@rm -rf $(MADE)
+	$(BIN)/masrouter collect --problems data/problems --plan-file data/plans.yaml \
+		--plans grid --out $(MADE)/grid.sqlite
+	$(BIN)/masrouter collect --problems data/problems --plan-file data/plans.yaml \
+		--plans random --draws 12 --out $(MADE)/randomised.sqlite
+	$(BIN)/masrouter collection export --no-clock $(MADE)/grid.sqlite data/logs/grid.parquet
+	$(BIN)/masrouter collection export --no-clock $(MADE)/randomised.sqlite \
+		data/logs/randomised.parquet
+	$(BIN)/masrouter train --logs data/logs/grid.parquet --out checkpoints/default
 
 test: $(INSTALLED) ## the tests of every day, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -29,7 +29,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"router_checks", "router_state", "model_card", "explanation"}),
     frozenset({"router", "execution"}),
     frozenset({"evaluation", "collection"}),
-    frozenset({"cli_catalog", "cli_collect", "cli_logs", "cli_problems", "cli_route", "cli_run", "cli"}),
+    frozenset(
+        {"cli_catalog", "cli_collect", "cli_logs", "cli_problems", "cli_route", "cli_run", "cli"}
+    ),
 )
 """Modules of masrouter, lowest first: each imports from its own layer or from lower ones."""
 

@@ -205,9 +205,15 @@ def test_hidden_thinking_is_billed_and_can_leave_no_room_for_an_answer() -> None
     reply = ask(provider, TASKS[0], model=THINKER)
     assert reply.usage.completion_tokens is not None
     assert reply.usage.completion_tokens > len(reply.text) / 4 + 300
+    meter = Counter()
+    prompt = section("question", TASKS[0].query)
+    request = ChatRequest(THINKER, messages(None, prompt), max_tokens=40)
     with pytest.raises(CallError) as caught:
-        ask(provider, TASKS[0], model=THINKER, max_tokens=40)
+        asyncio.run(provider.complete(request, meter=meter))
     assert caught.value.kind == "empty"
+    billed = meter.told[-1]
+    assert isinstance(billed, Usage)
+    assert billed.completion_tokens == 40
 
 
 def test_a_reply_is_cut_at_max_tokens() -> None:

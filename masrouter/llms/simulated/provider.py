@@ -122,7 +122,7 @@ class SimulatedProvider:
             await asyncio.sleep(latency)
         except CallError as error:
             if meter is not None:
-                if error.kind in ("timeout", "empty"):
+                if error.kind == "timeout":
                     meter.settle(None)
                 else:
                     meter.release()
@@ -133,6 +133,8 @@ class SimulatedProvider:
             raise
         if meter is not None:
             meter.settle(completion.usage)
+        if not completion.text:
+            raise _fault("empty", request.model)
         if on_text is not None:
             for word in completion.text.splitlines(keepends=True):
                 on_text(word)
@@ -169,8 +171,6 @@ class SimulatedProvider:
             # As with real models, thinking that takes all the room leaves no answer.
             text, visible, finish = text[: 4 * room], room, "length"
             thought = min(thought, request.max_tokens)
-        if not text:
-            raise _fault("empty", request.model)
         prompt = sum(_tokens(m.content) + 4 for m in request.messages)
         completion = visible + thought
         price = self.price(request.model)
