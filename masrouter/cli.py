@@ -8,7 +8,15 @@ from importlib.metadata import EntryPoint, entry_points
 import typer
 from rich.console import Console
 
-from masrouter import __version__, cli_catalog, cli_logs, cli_route
+from masrouter import (
+    __version__,
+    cli_catalog,
+    cli_collect,
+    cli_logs,
+    cli_problems,
+    cli_route,
+    cli_run,
+)
 from masrouter.errors import MasRouterError
 
 COMMANDS = "masrouter.commands"
@@ -20,7 +28,9 @@ HELP = """Learn from logged outcomes which team of agents should answer a query.
   masrouter logs check my_logs/                   are my logs fit to learn from?
   masrouter evaluate --logs my_logs/              what would a router have saved?
   masrouter train --logs my_logs/ --out mine/     learn one
-  masrouter route --checkpoint mine/ "Prove ..."  ask it
+  masrouter route --checkpoint mine/ "Prove ..."  ask it which team
+  masrouter run --checkpoint mine/ --llm providers.yaml "Prove ..."   let that team answer
+  masrouter collect --problems mine.jsonl ...     make logs by running teams
 
 Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 130 interrupted.
 """
@@ -35,6 +45,10 @@ def build_app() -> typer.Typer:
     app.add_typer(cli_logs.app, name="logs")
     app.add_typer(cli_catalog.app, name="catalog")
     app.command("route")(cli_route.route)
+    app.command("run")(cli_run.run_command)
+    app.command("collect")(cli_collect.collect_command)
+    app.add_typer(cli_collect.app, name="collection")
+    app.add_typer(cli_problems.app, name="problems")
     for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
         _add(app, point)
 

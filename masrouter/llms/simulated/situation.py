@@ -22,7 +22,7 @@ _REASONING = re.compile(
     r"step by step|deriv|think|reason|argu|solve|compar|weigh|defend|mend|check|prove|judge",
     re.IGNORECASE,
 )
-_FAILED = re.compile(r"\bfail|\berror\b|expected .* got", re.IGNORECASE)
+_PASSED = re.compile(r"\s*All \d+ examples\b.{0,40}\bpass(?:ed)?\b")
 _NOT_AN_ANSWER = re.compile(r"leave the answer to|do not answer|do not solve", re.IGNORECASE)
 
 
@@ -98,7 +98,7 @@ def read_situation(
         elif part.name == "missing":
             verdicts.append(not part.text.strip().rstrip(".").lower().endswith("nothing"))
         elif part.name == "test_report":
-            tests = "failed" if _FAILED.search(part.text) else "passed"
+            tests = "passed" if _PASSED.match(part.text) else "failed"
         elif part.name in ("plan", "result", "subtask", "notes"):
             right, wrong = task.hints_in(part.text)
             right_hints += right

@@ -50,19 +50,40 @@ class SimulatedTask:
         return self._keys.get(answer_key(text))
 
     def hint(self, index: int) -> str:
-        """A line that gives an answer's idea away, and occurs in no other answer."""
+        """A line that gives an answer's idea away, and no other's."""
         return self._hints[index]
 
     def hints_in(self, text: str) -> tuple[int, int]:
         """(right, wrong): how many hints at the right answer and at wrong ones a text holds."""
-        found = [index for index, hint in enumerate(self._hints) if hint and hint in text]
+        # A hint ends its line: in the middle of one it may be part of the question, or of another.
+        ends = [line.rstrip() for line in text.splitlines()]
+        found = [
+            index
+            for index, hint in enumerate(self._hints)
+            if any(line == hint or line.endswith(f": {hint}") for line in ends)
+        ]
         right = found.count(RIGHT)
         return right, len(found) - right
 
 
 def _hint(index: int, answers: tuple[str, ...]) -> str:
-    """The longest line of an answer that no other answer has; its whole end where there is none."""
-    others = "\n".join(text for i, text in enumerate(answers) if i != index)
-    lines = [line.strip() for line in re.split(r"\n|(?<=[.;]) ", answers[index])]
-    own = [line for line in lines if len(line) > 3 and line not in others]
-    return max(own, key=len, default="")
+    """The longest line of an answer that no other answer has.
+
+    Where each line stands in some other answer too, as in programs with a mistake each, it is all
+    lines that not every other answer has: together, no other has them. Where that says nothing, or
+    two answers have the same lines in another order, it is the whole answer.
+    """
+    lines = [_lines(text) for text in answers]
+    mine = lines.pop(index)
+    own = [line for line in mine if len(line) > 3 and not any(line in other for other in lines)]
+    if own:
+        return max(own, key=len)
+    telling = [line for line in mine if not all(line in other for other in lines)]
+    unordered = any(set(mine) == set(other) for other in lines)
+    return " / ".join(mine if unordered or not telling else telling)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines and sentences; indented as they are, which in a program may be the difference."""
+    parts = [part.rstrip() for part in re.split(r"\n|(?<=[.;]) ", text)]
+    return [part for part in parts if part and not part.startswith("```")]
