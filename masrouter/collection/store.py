@@ -173,7 +173,12 @@ class Store:
 
     def room(self) -> bool:
         """True while the disk has the reserve left and nothing has failed."""
-        return self.failure is None and shutil.disk_usage(self.path.parent).free >= self._reserve
+        try:
+            free = shutil.disk_usage(self.path.parent).free
+        except OSError as error:
+            self.failure = f"cannot be used: {error.strerror}"
+            return False
+        return self.failure is None and free >= self._reserve
 
     def finished(self) -> set[str]:
         """Run ids that need no more work."""

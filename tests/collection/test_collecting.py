@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,13 +155,14 @@ def test_stopping_finishes_the_runs_under_way_and_begins_no_other(
 def test_cancelling_keeps_what_was_paid_for_and_counts_what_was_cut_off(
     file: Path, tmp_path: Path
 ) -> None:
-    llm = Scripted(lambda request, before: 60.0 if request.model == LARGE and not before else None)
+    llm = Scripted(lambda request, _: 60.0 if request.model == LARGE else None)
     # In the end each of the four runs under way waits for a large model.
     assert begin(file, ALL, llm, lambda store: llm.under_way >= 4, cancel=True) is None
     states = {row["state"] for row in rows(file, "calls")}
     assert states == {"answered", "failed"}
     cut_off = [row for row in rows(file, "calls") if row["state"] == "failed"]
     assert all(row["lost_usd"] == row["worst_usd"] for row in cut_off if row["attempts"])
+    llm.behave = None
     fresh = Scripted()
     gather(tmp_path / "fresh.sqlite", ALL, fresh)
     ended = gather(file, ALL, llm)
@@ -526,3 +528,13 @@ def test_calls_of_unknown_price_are_counted_and_no_budget_is_promised_after_them
     assert ended.spending == Spending(0.0, 0.0, 2)
     with pytest.raises(CollectionError, match=r"2 calls of earlier sessions have an unknown cost"):
         gather(file, ALL, Scripted(), budget_usd=5.0)
+
+
+def test_a_folder_that_vanishes_stops_sending(tmp_path: Path) -> None:
+    file = tmp_path / "gone" / "some.sqlite"
+    file.parent.mkdir()
+    llm = Scripted(lambda *_: shutil.rmtree(file.parent, ignore_errors=True))
+    ended = gather(file, ALL, llm, concurrency=2)
+    assert ended.done <= 2
+    assert "No such file or directory" in str(ended.stopped)
+    assert llm.asked.total() <= 4
