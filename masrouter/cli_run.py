@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -182,28 +183,40 @@ def _data(run: Run, grade: Grade | None) -> dict[str, Any]:
 
 
 def _show(console: Console, run: Run, grade: Grade | None, trace: bool) -> None:
+    def say(text: str, style: str | None = None) -> None:
+        console.print(_printable(text), style=style, markup=False)
+
     head = " ".join(run.query.split())
-    console.print(head if len(head) <= 96 else head[:93] + "...", style="bold", markup=False)
-    console.print(f"  team    {run.plan}", style="green", markup=False)
+    say(head if len(head) <= 96 else head[:93] + "...", "bold")
+    say(f"  team    {run.plan}", "green")
     if trace:
         for call in run.calls:
-            agent = run.plan.agents[call.agent]
-            console.print(f"  {call.step}: {agent}", style="cyan", markup=False)
+            say(f"  {call.step}: {run.plan.agents[call.agent]}", "cyan")
             for speaker, text in call.messages:
-                console.print(_indented(f"[{speaker}] {text}"), style="dim", markup=False)
-            console.print(_indented(call.reply or f"failed: {call.error}"), markup=False)
+                say(_indented(f"[{speaker}] {text}"), "dim")
+            say(_indented(call.reply or f"failed: {call.error}"))
     for note in run.notes:
-        console.print(f"  note    {note}", markup=False)
+        say(f"  note    {note}")
     cost = "unknown" if run.usage.cost_usd is None else f"${run.usage.cost_usd:.6f}"
-    console.print(f"  spent   {cost} in {len(run.calls)} calls", markup=False)
+    say(f"  spent   {cost} in {len(run.calls)} calls")
     if run.answer is None:
-        console.print(f"  failed  {run.error}", style="red", markup=False)
+        say(f"  failed  {run.error}", "red")
     elif grade is None:
-        console.print(_indented(run.answer), markup=False)
+        say(_indented(run.answer))
     else:
-        verdict = "right" if grade.score == 1.0 else "wrong"
-        style = "green" if grade.score == 1.0 else "red"
-        console.print(f"  graded  {verdict} ({grade.detail})", style=style, markup=False)
+        right = grade.score == 1.0
+        verdict = "right" if right else "wrong"
+        say(f"  graded  {verdict} ({grade.detail})", "green" if right else "red")
+
+
+def _printable(text: str) -> str:
+    """A model's text for a terminal: without escape sequences and what cannot be encoded."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}"
+        if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"
+        else c
+        for c in text
+    )
 
 
 def _indented(text: str) -> str:

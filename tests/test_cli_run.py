@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.llms.faulty_server import FaultyServer, answer
 from typer.testing import CliRunner
 
 from masrouter.cli import build_app
@@ -58,6 +59,20 @@ def test_the_trace_shows_every_message(problems: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "<question>" in done.output
     assert "mathematician@gpt-4o-mini" in done.output
+
+
+def test_what_a_model_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    said = "\x1b[31mred\x1b]0;title\x07 \x9b2J\r\nnext\tline [bold]b[/bold]"
+    providers = tmp_path / "providers.yaml"
+    plan = json.dumps({"topology": "cot", "agents": [{"role": None, "model": "here/m"}]})
+    with FaultyServer(otherwise=answer(said)) as server:
+        entry = {"base_url": server.base_url, "api_key_env": None}
+        providers.write_text(json.dumps({"providers": {"here": entry}}))
+        done = run("Hello \x1b[2J\udcff", "--plan", plan, "--llm", str(providers), "--trace")
+    assert done.exit_code == 0, done.output
+    assert "next" in done.output
+    assert "[bold]b[/bold]" in done.output
+    assert not {"\x1b", "\x07", "\x9b", "\r", "\udcff"} & set(done.output)
 
 
 def test_json_holds_the_run_and_its_grade(problems: Path) -> None:

@@ -66,7 +66,7 @@ async def aexecute(
     if shape.name != plan.topology:
         raise PlanError(f"plan: topology {plan.topology!r} cannot be run as {shape.name!r}")
     check_plan(plan, catalog, shape)
-    _check_settings(query, deadline_s, max_concurrency)
+    _check_settings(query, deadline_s, max_concurrency, max_tokens)
     caps = MaxTokens.at_most(max_tokens) if isinstance(max_tokens, int) else max_tokens
     ledger = Ledger(budget_usd)
     prices = {model: llm.price(model) for model in plan.models}
@@ -252,7 +252,9 @@ def _why(error: Exception) -> str:
     return f"team: {error}"
 
 
-def _check_settings(query: str, deadline_s: float | None, max_concurrency: int) -> None:
+def _check_settings(
+    query: str, deadline_s: float | None, max_concurrency: int, max_tokens: MaxTokens | int | None
+) -> None:
     if not isinstance(query, str) or not query.strip():
         raise ConfigError(f"query: expected a text, got {query!r}")
     if deadline_s is not None:
@@ -262,6 +264,8 @@ def _check_settings(query: str, deadline_s: float | None, max_concurrency: int) 
                 f"deadline_s: expected seconds > 0, or None for no limit, got {deadline_s!r}"
             )
     check_count("max_concurrency", max_concurrency, least=1)
+    if max_tokens is not None and not isinstance(max_tokens, MaxTokens | int):
+        raise ConfigError(f"max_tokens: expected a number or MaxTokens, got {max_tokens!r}")
 
 
 def _loop_is_running() -> bool:

@@ -118,7 +118,12 @@ class Limiter:
     async def _flow(self, tokens: int, deadline: float) -> AsyncIterator[Grant]:
         grant = Grant(tokens)
         await self._take(self._requests, 1, deadline, "requests")
-        await self._take(self._tokens, tokens, deadline, "tokens")
+        try:
+            await self._take(self._tokens, tokens, deadline, "tokens")
+        except BaseException:
+            if self._requests:
+                self._requests.give_back(1)  # nothing is sent
+            raise
         try:
             yield grant
         finally:

@@ -43,6 +43,10 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if taken := OWN_FIELDS & set(self.extra_body):
             raise ConfigError(f"extra_body: {min(taken)!r} is set by each request; leave it out")
+        try:
+            json.dumps(dict(self.extra_body), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"extra_body: it cannot be sent as JSON: {error}") from None
         if unknown := set(self.omit) - set(OMITTABLE):
             raise ConfigError(f"omit: {min(unknown)!r}: only {', '.join(OMITTABLE)} may be omitted")
 
@@ -195,29 +199,33 @@ class StreamedAnswer:
         if not isinstance(chunk, Mapping):
             raise _unusable("bad_response", f"a chunk that is no JSON object: {quoted(chunk)}")
         self.begun = True
-        self._answer.usage = read_usage(chunk.get("usage")) or self._answer.usage
+        told = read_usage(chunk.get("usage"))
+        self._answer.usage = told or self._answer.usage
         self._answer.model = _text(chunk.get("model")) or self._answer.model
         choice = _first(chunk.get("choices"))
         error = chunk.get("error") or (choice or {}).get("error")
         if error:
-            raise error_in_answer(error, self._answer.usage)
+            raise error_in_answer(error, self.usage)
         delta = choice.get("delta") if choice else None
         if choice is None or not isinstance(delta, Mapping):
             return ""
-        return self._answer.take(choice, delta)
+        piece = self._answer.take(choice, delta)
+        if piece and told is None:
+            self._answer.usage = None  # what was told before does not count this piece
+        return piece
 
     def reply(self) -> Reply:
         """The whole, now that the stream ended; raises Failure where it broke off."""
         if not self.begun:
             raise _unusable("empty", "a stream without a chunk")
         if self._answer.finish_reason is None:
-            raise _unusable("bad_response", "the stream broke off", self._answer.usage)
+            raise _unusable("bad_response", "the stream broke off", self.usage)
         return self._answer.reply()
 
     @property
     def usage(self) -> Usage | None:
-        """As far as it was told."""
-        return self._answer.usage
+        """What the whole used; None before its end, as counts on the way are not what is billed."""
+        return None if self._answer.finish_reason is None else self._answer.usage
 
 
 def _unusable(

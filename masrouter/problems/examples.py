@@ -12,7 +12,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +92,19 @@ class ShownExamples:
 
     async def report(self, query: str, answer: str) -> ExampleReport | None:
         """How the code in `answer` does on the query's examples; None where it shows none."""
-        return await asyncio.to_thread(self._report, query, answer)
+        # A thread of its own, not of the loop's pool: for that one a loop waits when it ends, and a
+        # run whose time is over would last as long as the program that it no longer waits for.
+        found: Future[ExampleReport | None] = Future()
+
+        def work() -> None:
+            if found.set_running_or_notify_cancel():
+                try:
+                    found.set_result(self._report(query, answer))
+                except BaseException as error:
+                    found.set_exception(error)
+
+        threading.Thread(target=work, name="shown examples", daemon=True).start()
+        return await asyncio.wrap_future(found)
 
     def _report(self, query: str, answer: str) -> ExampleReport | None:
         shown = shown_examples(query)

@@ -289,6 +289,7 @@ def test_caps_of_tokens_go_by_what_is_asked_for() -> None:
         ({"max_concurrency": 0}, "max_concurrency: expected a number >= 1, got 0"),
         ({"max_tokens": 0}, "max_tokens: answer: expected a number of tokens >= 1, got 0"),
         ({"max_tokens": True}, "max_tokens: answer: expected a number"),
+        ({"max_tokens": 100.0}, "max_tokens: expected a number or MaxTokens, got 100.0"),
         ({"budget_usd": -1}, "budget_usd: expected US dollars >= 0, or None for no limit"),
     ],
 )

@@ -65,6 +65,9 @@ def then(*behaviours: web.Behaviour) -> list[web.Behaviour]:
 
 GOOD = completion("the answer", "m")
 UNKNOWN = (None, None, None)
+SO_FAR = {"prompt_tokens": 20, "completion_tokens": 1}
+TWO = {"completion_tokens": 2}
+STOP = chunk(finish_reason="stop")
 BOMB = gzip.compress(b" " * (64 << 20))
 
 CASES = [
@@ -307,6 +310,31 @@ CASES = [
         stream=True,
         text="the",
         policy=EASILY_STALLED,
+    ),
+    Case(
+        "a stream that counts as it goes and breaks off",
+        then(web.streamed(chunk("the", usage=SO_FAR), end=False)),
+        "bad_response", "ru", "text was passed on", 200, stream=True, text="the",
+    ),
+    Case(
+        "a stream that counts as it goes and stalls",
+        then(web.streamed(chunk("the", usage=SO_FAR), end=False, then="stall")),
+        "timeout", "ru", "stalled", stream=True, text="the", policy=EASILY_STALLED,
+    ),
+    Case(
+        "a stream that counts as it goes and ends in an error",
+        then(web.streamed(chunk(usage=SO_FAR), {"error": {"code": 503}})),
+        "answer", "rurs", stream=True,
+    ),
+    Case(
+        "a stream whose count came before its text",
+        [web.streamed(chunk(usage=SO_FAR), chunk("the answer"), STOP)],
+        "answer", "ru", stream=True, usage=UNKNOWN,
+    ),
+    Case(
+        "a stream that counts as it goes",
+        [web.streamed(chunk("the", usage=SO_FAR), chunk(" answer", usage={**SO_FAR, **TWO}), STOP)],
+        "answer", "rs", stream=True,
     ),
     Case(
         "a stream of no JSON",

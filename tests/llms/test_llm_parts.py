@@ -16,7 +16,7 @@ from masrouter.errors import ConfigError
 from masrouter.llms import Breaker, ModelOptions, RateLimit, RetryPolicy
 from masrouter.llms.circuit_breaker import Circuit
 from masrouter.llms.failures import Failure, retry_after_s
-from masrouter.llms.rate_limit import BURST_S, TokenBucket
+from masrouter.llms.rate_limit import BURST_S, Limiter, TokenBucket
 from masrouter.llms.retrying import retrying
 from masrouter.llms.wire import StreamedAnswer, read_answer, read_usage
 from masrouter.types import Usage
@@ -62,6 +62,22 @@ def test_an_impatient_taker_takes_nothing() -> None:
     assert bucket.take(5, 5.1) == pytest.approx(5)
     bucket.give_back(5)
     assert bucket.take(1, 10) == pytest.approx(1)
+
+
+def test_calls_that_are_short_of_tokens_use_up_no_requests() -> None:
+    limiter = Limiter(RateLimit(requests_per_minute=60, tokens_per_minute=60))
+
+    async def ask(tokens: int) -> None:
+        async with limiter.grant(tokens, asyncio.get_running_loop().time() + 1) as grant:
+            grant.used = tokens
+
+    async def main() -> None:
+        await ask(10)  # all there is of tokens, and one of ten requests
+        for _ in range(20):
+            with pytest.raises(Failure, match="limit of 60 tokens a minute"):
+                await ask(10)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(
@@ -228,6 +244,8 @@ def test_no_bytes_break_the_reader(raw: bytes) -> None:
         (lambda: RateLimit(tokens_per_minute=0), "rate limit: tokens_per_minute: expected a numb"),
         (lambda: Breaker(failures=0), "breaker: failures: expected at least 1"),
         (lambda: ModelOptions(extra_body={"stream": True}), "extra_body: 'stream' is set by each"),
+        (lambda: ModelOptions(extra_body={"x": float("nan")}), "extra_body: it cannot be sent"),
+        (lambda: ModelOptions(extra_body={"x": {1, 2}}), "extra_body: it cannot be sent"),
         (lambda: ModelOptions(omit=("top_p",)), "omit: 'top_p'"),
     ],
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
+from masrouter.errors import SandboxError
 from masrouter.problems import ShownExamples, read_problems
 from masrouter.problems.examples import shown_examples
-from masrouter.sandbox import Sandbox
+from masrouter.sandbox import Sandbox, Verdict
 from masrouter.topologies.team import ExampleReport
 
 SHARED = Path(__file__).parents[2] / "../shared/problems"
@@ -145,3 +147,34 @@ def test_most_public_problems_show_examples_and_their_solutions_pass_them(sandbo
         found = report(sandbox, problem.query, problem.reference)
         assert found is not None
         assert found.passed is (problem.problem_id not in mistaken), problem.problem_id
+
+
+def test_a_run_whose_time_is_over_does_not_wait_for_a_program_that_does_not_end() -> None:
+    let_go, ended = threading.Event(), threading.Event()
+
+    class Slow:
+        def judge(self, program: str, test: str, entry_point: str) -> Verdict:
+            let_go.wait(30)
+            ended.set()
+            return Verdict(True, "passed", "", 30.0)
+
+    async def in_time() -> None:
+        async with asyncio.timeout(0.1):
+            await ShownExamples(Slow()).report(QUERY, ANSWER)  # type: ignore[arg-type]
+
+    try:
+        with pytest.raises(TimeoutError):
+            asyncio.run(in_time())
+        assert not ended.is_set()
+    finally:
+        let_go.set()
+    assert ended.wait(30)
+
+
+def test_what_the_sandbox_raises_reaches_the_caller() -> None:
+    class Broken:
+        def judge(self, program: str, test: str, entry_point: str) -> Verdict:
+            raise SandboxError("closed")
+
+    with pytest.raises(SandboxError, match="closed"):
+        asyncio.run(ShownExamples(Broken()).report(QUERY, ANSWER))  # type: ignore[arg-type]
