@@ -41,7 +41,21 @@ NUMBERS: list[tuple[str, str | None]] = [
     ("16 - 3 - 4 = 9\n#### 18", "18"),
     ("#### Step 2\nso 7 apples", "7"),
     ("Answer: $1,234,567.50", "2469135/2"),
-    ("Answer: 12 000", "12"),
+    ("Answer: 12 000", "12000"),
+    ("Answer: 12’000", "12000"),
+    ("Answer: Janet makes **$18** every day.", "18"),
+    ("The answer is thus **18**", "18"),
+    ("Answer: $70 thousand", "70000"),
+    ("Answer: 1.5 million people", "1500000"),
+    ("Answer: 70k", "70000"),
+    ("Answer: negative 5", "-5"),
+    ("Answer: minus 5 degrees", "-5"),
+    ("Answer - 18", "18"),
+    ("Answer = 18", "18"),
+    ("<answer>18</answer>", "18"),
+    ("Answer: 90 minutes (or 1.5 hours)", "90"),
+    ("Answer: 18. It holds for 2 or 3 of them.", "18"),
+    ("Step \\boxed{9}, which doubled is \\boxed{18}", "18"),
     ("Answer: 12\u202f000", "12000"),
     ("Answer: 1_000", "1000"),
     ("Answer: $\\$12\\,000$", "12000"),
@@ -82,6 +96,24 @@ NUMBERS: list[tuple[str, str | None]] = [
     ("x2 and H2O", None),
     ("Answer: 3 or 4", None),
     ("Answer: 3 and 4", None),
+    ("Answer: 3 red apples or 4 green apples", None),
+    ("Answer: 3 (or maybe 4)", None),
+    ("Answer: 3, maybe 4", None),
+    ("Answer: 3. Or 4.", None),
+    ("Answer: x = 3 or x = 4", None),
+    ("Answer: 3 | 4", None),
+    ("Answer: 3 4", None),
+    ("Answer: (3)(4)", None),
+    ("Answer: 3 + 4", None),
+    ("Answer: 3 * 4", None),
+    ("Answer: 3 × 4", None),
+    ("Answer: 3 \\cdot 4", None),
+    ("Answer: not 3", None),
+    ("Answer: 3²", None),
+    ("Answer: 3x", None),
+    ("\\boxed{3} or \\boxed{4}", None),
+    ("$\\boxed{3}$, $\\boxed{4}$", None),
+    ("It is 3 or 4.", None),
     ("Answer: 2, 3", None),
     ("Answer: 3-5", None),
     ("Answer: 3 to 5 days", None),
@@ -155,6 +187,17 @@ CHOICES: list[tuple[str, str | None]] = [
     ("The answer is B because C and D fail.", "B"),
     ("Option C is the correct answer, A is not.", "C"),
     ("I think B is correct.", "B"),
+    ("The correct option is B.", "B"),
+    ("The best choice is (B).", "B"),
+    ("I choose B.", "B"),
+    ("I would go with option B.", "B"),
+    ("It's B", "B"),
+    ("[B]", "B"),
+    ("Answer: {B}", "B"),
+    ("<answer>B</answer>", "B"),
+    ("Answer: London (B)", "B"),
+    ("Answer: B (not A or C)", "B"),
+    ("(A) is wrong, so (B).", "B"),
     ("A) one\nB) two\nC) three\n\nC", "C"),
     ("<think>Answer: A</think>\nAnswer: B", "B"),
     ("Answer: A\nNo.\nAnswer: D", "D"),
@@ -168,6 +211,21 @@ CHOICES: list[tuple[str, str | None]] = [
     ("Answer: E", None),
     ("Answer: Berlin", None),
     ("(A) or (B), hard to say", None),
+    ("Answer: B, maybe C", None),
+    ("Answer: B. Or C.", None),
+    ("Answer: (B) (C)", None),
+    ("Answer: (B), (C)", None),
+    ("Answer: B - C", None),
+    ("Answer: B) London / A) Paris", None),
+    ("Answer: B. London; also C", None),
+    ("Answer: not B", None),
+    ("**A**\n**B**", None),
+    ("D\nC\nA\nB", None),
+    ("A. B. C. D.", None),
+    ("(B) is wrong.", None),
+    ("Option B is not correct.", None),
+    ("**B** is wrong.", None),
+    ("\\boxed{A} and \\boxed{B}", None),
     ("**A** and **B** both fit", None),
     ("A) one\nB) two", None),
     ("No idea.", None),
@@ -269,6 +327,7 @@ def test_any_text_is_read_without_an_exception(text: str) -> None:
         "1," * 99_000,
         "def f():\n" * 22_000,
         "x = 1\n y = 2\n" * 14_000,
+        "```python\nimport " + "a." * 90_000 + "b\n```",
     ],
     ids=lambda text: repr(text[:12]),
 )
@@ -279,3 +338,27 @@ def test_text_made_to_waste_time_does_not(text: str) -> None:
     extract_choice(text)
     answer_key(text)
     assert time.process_time() - begun < 20  # minutes, where a search is quadratic
+
+
+@pytest.mark.parametrize("levels", [300, 330, 900, 990, 3000])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "def f(x):\n    raise {}1",
+        "if 0:\n    pass\n{}\ndef f(x): return 1",
+        "x = a{}\ndef f(x): return 1",
+    ],
+)
+def test_deep_code_is_no_error_of_the_reader(form: str, levels: int) -> None:
+    part = {"raise": "-", "if 0:": "elif 0:\n    pass\n"}
+    text = fenced(form.format(next((v for k, v in part.items() if k in form), ".b") * levels))
+    program = extract_code(text, "f")
+    assert program is None or "def f(x)" in program
+    assert answer_key(text)
+
+
+@pytest.mark.parametrize("statement", ["raise", "return"])
+def test_an_integer_too_long_to_print_is_no_error_of_the_reader(statement: str) -> None:
+    text = fenced(f"def f(x):\n    {statement} 0x{'9' * 5000}")
+    assert extract_code(text, "f")
+    assert answer_key(text).startswith("code ")

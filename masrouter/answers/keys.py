@@ -66,7 +66,7 @@ def _shape(program: str) -> str:
         return program
     try:
         return ast.dump(without_docstrings(tree))
-    except RecursionError:
+    except (RecursionError, ValueError):  # too deep, or an integer of too many digits
         return program
 
 

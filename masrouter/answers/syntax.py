@@ -15,6 +15,9 @@ from collections.abc import Iterator
 MAX_CHARS = 200_000
 """Longer texts are no answers and are not parsed."""
 
+_MAX_IMPORT_DOTS = 10_000
+"""The parser takes time in the square of an imported name's parts: 16 s for 180,000 characters."""
+
 _QUIET = threading.Lock()
 _BUILTINS = frozenset(dir(builtins)) | {"__name__", "__file__", "__doc__"}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -30,6 +33,8 @@ def parse(source: str) -> ast.Module | None:
 def parse_or_line(source: str) -> tuple[ast.Module | None, int]:
     """The syntax tree, or None and the line (from 1) at which the parser stopped; 0 if unknown."""
     if len(source) > MAX_CHARS:
+        return None, 0
+    if "import" in source and source.count(".") > _MAX_IMPORT_DOTS:
         return None, 0
     # The parser warns of odd escapes; filters belong to the whole process, so one at a time.
     with _QUIET, warnings.catch_warnings():
@@ -100,13 +105,15 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
 
 
 def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for node in body:
+    todo = body[::-1]
+    while todo:  # a chain of `elif` may be deeper than this process can recurse
+        node = todo.pop()
         yield node
         if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
-            for name in ("body", "orelse", "finalbody"):
-                yield from _top_level(getattr(node, name, []))
-            for handler in getattr(node, "handlers", []):
-                yield from _top_level(handler.body)
+            handlers = getattr(node, "handlers", [])
+            inside = [getattr(node, name, []) for name in ("body", "orelse", "finalbody")]
+            inside += [handler.body for handler in handlers]
+            todo += [statement for part in inside for statement in part][::-1]
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
@@ -128,7 +135,12 @@ def _says_nothing(node: ast.stmt) -> bool:
         return _is_text(node.value) or (
             isinstance(node.value, ast.Constant) and node.value.value is ...
         )
-    return isinstance(node, ast.Raise) and "NotImplemented" in ast.unparse(node)
+    return isinstance(node, ast.Raise) and any(map(_says_unwritten, ast.walk(node)))
+
+
+def _says_unwritten(node: ast.AST) -> bool:
+    said = node.id if isinstance(node, ast.Name) else getattr(node, "value", None)
+    return isinstance(said, str) and "NotImplemented" in said
 
 
 def _is_text(node: ast.expr) -> bool:

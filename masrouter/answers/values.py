@@ -16,9 +16,11 @@ from masrouter.answers.syntax import MAX_CHARS
 MAX_DIGITS = 400
 """Longer numbers, and exponents beyond it, are none: they only cost time."""
 
-_DIGITS = r"\d{1,3}(?:(?:,|\{,\}|\\,|[\u00a0\u2009\u202f])\d{3})+(?!\d)|\d+(?:_\d+)*"
+_DIGITS = r"\d{1,3}(?:(?:,|\{,\}|\\,|[ ’\u00a0\u2009\u202f])\d{3})+(?!\d)|\d+(?:_\d+)*"
 _PLAIN = rf"(?:(?:{_DIGITS})(?:\.\d+)?|\.\d+)"
 _POWER = r"(?:[eE][-+]?\d+|\s*(?:[×*x]|\\times|\\cdot)\s*10\s*(?:\^|\*\*)\s*\{?[-+\u2212]?\d+\}?)"
+_SCALES = {"k": 10**3, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_SCALE = r"k\b|\s?(?:thousand|million|billion)\b"
 _MONEY = r"(?:(?:US|USD|EUR|GBP)\s*)?\\?[$€£¥]\s*"
 _NUMBER = re.compile(
     r"(?<![\w.\\])(?P<sign>(?:(?<![\w)\]}])[-+\u2212]\s?)?)"
@@ -26,27 +28,38 @@ _NUMBER = re.compile(
     r"(?:\\[dt]?frac\s*(?:\{\s*(?P<top>[-\u2212]?\d+)\s*\}\s*\{\s*(?P<bottom>[-\u2212]?\d+)\s*\}"
     r"|(?P<top1>\d)\s*(?P<bottom1>\d))"
     rf"|(?P<whole>\d+)[ \u00a0](?P<over>\d+)/(?P<under>\d+)(?![\d/])"
-    rf"|(?P<plain>{_PLAIN})(?P<power>{_POWER})?(?:\s*/\s*(?P<by>{_PLAIN})(?![\w/]))?)",
+    rf"|(?P<plain>{_PLAIN})(?P<power>{_POWER})?(?P<scale>{_SCALE})?(?:\s*/\s*(?P<by>{_PLAIN})(?![\w/]))?)",
     re.ASCII,
 )
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
-_SURD = re.compile(r"\\sqrt|√|\\pi\b|π|\d\s*!|\\log|\\ln|\d\s*\^|\d\*\*")
+_SURD = re.compile(
+    r"\\sqrt|√|\\pi\b|π|\d\s*!|\\log|\\ln|\d\s*\^|\d\*\*[\d(]|\d\s\*\*\s|\d(?:[²³]|[xyzni]\b)"
+)
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\s*\^\s*\{?-?\d\}?")
 _JOINS = re.compile(
-    r"[\s$\\(){}\]\[*]*[^\W\d]{0,12}\.?[\s$*]*(?:,|;|:|/|±|\+|-|–|—|\bto\b|\band\b|\bor\b)"
+    r"[\s$\\(){}\]\[*]*"  # two numbers side by side, or the second with its sign
+    r"|[\s$\\(){}\]\[*]*[^\W\d]{0,12}\.?[\s$*]*"
+    r"(?:,|;|:|/|±|\+|-|–|—|[*×·÷|]|\bx\b|\\times|\\cdot|\\div|\bto\b|\band\b|\bor\b)"
     r"(?:\s*(?:and|or)\b)?[\s$*({\[\\]*"
 )
+_HEDGE = re.compile(
+    r"\bor\b(?![^()]*\))|\b(?:maybe|perhaps|possibly|otherwise|versus|vs)\b|≠", re.IGNORECASE
+)
+_NOT = re.compile(r"\bnot\W*\Z", re.IGNORECASE)
 _ITEM = re.compile(r"^\s*\d+[.)]\s+(?=\S)", re.MULTILINE)
 
 _ANSWER_LINE = re.compile(
     r"^[ \t>*_#|-]*(?:(?:so|thus|therefore|hence)\b,?[ \t]*)?(?:the[ \t]+|my[ \t]+)?"
-    r"(?:(?:final|correct|right|best)[ \t]+)?answer(?:[ \t]+is)?[ \t*_]*[:：][ \t*_]*",
+    r"(?:(?:final|correct|right|best)[ \t]+)?answer(?:[ \t]+is)?[ \t*_]*"
+    r"(?:[:：=]|[-–—](?=[ \t]))[ \t*_]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANSWER_HERE = re.compile(r"\b(?:Final Answer|FINAL ANSWER|Answer|ANSWER)[*_]*[:：][ \t*_]*")
+_TAG = re.compile(r"<answer>\s*", re.IGNORECASE)
 _HASHES = re.compile(r"^[ \t]*#{4}[ \t]*(?=\S)", re.MULTILINE)
 _SENTENCE = re.compile(
-    r"\banswer(?:[ \t]+(?:to|for)[ \t][^.\n]{1,80}?)?[ \t]+(?:is|was|would be|must be|=)"
+    r"\b(?:answer|(?:correct|right|best)[ \t]+(?:option|choice))"
+    r"(?:[ \t]+(?:to|for)[ \t][^.\n]{1,80}?)?[ \t]+(?:is|was|would be|must be|=)"
     r"[ \t]*:?[ \t]*",
     re.IGNORECASE,
 )
@@ -56,6 +69,7 @@ _TAIL = 20_000
 _LONGEST = 2000
 """Characters of an answer's mark that are read."""
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_LISTED = re.compile(r"[\s$,;*\\()\[\]]*(?:\b(?:or|and)\b)?[\s$*\\()\[\]]*")
 _WRAPPED = (
     re.compile(r"\*\*(.+)\*\*", re.DOTALL), re.compile(r"__(.+)__", re.DOTALL),
     re.compile(r"\*([^*]+)\*"), re.compile(r"`([^`]+)`"), re.compile(r"\$\$?([^$]+)\$\$?"),
@@ -64,6 +78,8 @@ _WRAPPED = (
     re.compile(r'"([^"]+)"'), re.compile(r"“([^”]+)”"),
     re.compile(r"<answer>(.+)</answer>", re.DOTALL),
 )  # fmt: skip
+_UNDENIED = r"(?!\W{0,3}(?:is|was)(?:n't\b|\s+(?:not|wrong|incorrect|false)\b))"
+"""Behind a letter: no word that rules it out."""
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
 
@@ -77,9 +93,10 @@ def final_answer(text: str) -> str | None:
     marks: list[tuple[int, str]] = []
     for pattern, read in (
         (_ANSWER_LINE, _rest_of_line), (_ANSWER_HERE, _rest_of_line), (_HASHES, _value_of_line),
-        (_BOXED, _braced),
+        (_TAG, _tagged),
     ):  # fmt: skip
         marks += _last(text, pattern, read)
+    marks += _last_boxed(text)
     marks = marks or _last(text, _SENTENCE, _rest_of_sentence)
     if not marks:
         return None
@@ -98,6 +115,28 @@ def _last(
         if said is not None:
             return [(match.end(), said)]
     return []
+
+
+def _last_boxed(text: str) -> list[tuple[int, str]]:
+    """The last `\\boxed{...}`, with those that it stands in a list with: `3, 4`."""
+    said: list[str] = []
+    begin = end = len(text)
+    for match in reversed(list(_BOXED.finditer(text))[-_MOST_MARKS:]):
+        value = _braced(text, match.end())
+        after = match.end() + len(value or "") + 1
+        if value is None or (said and after > begin):
+            continue
+        if said and not (begin - after < 30 and _LISTED.fullmatch(text[after:begin])):
+            break
+        end = end if said else match.end()
+        begin = match.start()
+        said.insert(0, value)
+    return [(end, ", ".join(dict.fromkeys(said)))] if said else []
+
+
+def _tagged(text: str, at: int) -> str | None:
+    said, tag, _ = text[at:].partition("</answer>")
+    return said.strip() or None if tag else _rest_of_line(text, at)
 
 
 def _rest_of_line(text: str, at: int) -> str | None:
@@ -149,7 +188,8 @@ def extract_number(text: str) -> Fraction | None:
 
     Behind the answer's mark (`final_answer`), else in the last line with a number: bold, behind the
     last `=`, or the last one. Thousands separators, currencies, units and percent signs are passed
-    over: `15 %` is 15. Mixed numbers, fractions and scientific notation are read.
+    over: `15 %` is 15, but `2 million` is 2000000. Mixed numbers, fractions and scientific notation
+    are read.
     """
     said = final_answer(text)
     if said is not None:
@@ -163,13 +203,28 @@ def extract_number(text: str) -> Fraction | None:
                 return value
         if "=" in line and numbers_in(line.rsplit("=", 1)[1]):
             return number_in(line.rsplit("=", 1)[1])
-        return numbers_in(line)[-1][1]
+        found = numbers_in(line)
+        if len(found) > 1:
+            between = line[found[-2][0].end() : found[-1][0].start()]
+            if re.fullmatch(r"\W*(?:\bor\b)\W*", between):
+                return None
+        return found[-1][1]
     return None
 
 
 def number_in(said: str) -> Fraction | None:
     """The one number that a short text says: `$1,200 a month`, `x = 3/4`, `about 2.5e3 kg`."""
-    said = re.split(r"(?<=\w[.!])\s+(?=[A-Z])", said, maxsplit=1)[0]
+    said = re.split(r"(?<=\w[.!])\s+(?=[A-Z])(?!Or\b)", said, maxsplit=1)[0]
+    said = re.sub(r"\b(?:negative|minus)\s+(?=[$€£\d.\\])", "-", said, flags=re.IGNORECASE)
+    all_said = [match for match, _ in numbers_in(said)]
+    if all_said and (
+        _NOT.search(said[: all_said[0].start()])
+        or any(
+            hedge.start() < all_said[-1].start()
+            for hedge in _HEDGE.finditer(said, all_said[0].end())
+        )
+    ):
+        return None
     parts = [part for part in re.split(r"=|≈|\\approx", said) if numbers_in(part)]
     text = _bare(parts[-1]) if parts else ""
     # A minus that stands off its number is one only at the very beginning.
@@ -214,6 +269,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
             if abs(exponent) > MAX_DIGITS:
                 return None
             value *= Fraction(10) ** exponent
+        if match["scale"]:
+            value *= _SCALES[match["scale"].strip()]
         if match["by"]:
             by = _decimal(match["by"])
             if by == 0:
@@ -255,31 +312,40 @@ def extract_choice(text: str, letters: str = "ABCD") -> str | None:
         text,
         re.MULTILINE,
     )
-    alone = re.findall(
-        rf"^[ \t>*_-]*(?:[Oo]ption\s+)?\(?({upper})\)?[.*_ \t]*$", text, re.MULTILINE
+    settled += re.findall(
+        rf"\b(?:(?:I|i) (?:choose|pick|select)|go with|[Ii]t is|[Ii]t's) (?:option )?"
+        rf"[(*]{{0,3}}({upper})[)*]{{0,3}}[.]?\s*\Z",
+        text,
     )
-    bold = re.findall(rf"\*\*\(?({upper})\)?(?:[).:][^*\n]*)?\*\*", text)
+    alone = re.findall(
+        rf"^[ \t>*_-]*(?:[Oo]ption\s+)?[(\[]?({upper})[)\]]?[.*_ \t]*$", text, re.MULTILINE
+    )
+    bold = re.findall(rf"\*\*\(?({upper})\)?(?:[).:][^*\n]*)?\*\*{_UNDENIED}", text)
     for found in (settled, alone, bold):
         if found:
-            return str(found[-1]) if found is alone or len(set(found)) == 1 else None
-    options = re.findall(rf"(?<!\w)\(?({upper})\)|\b[Oo]ption\s+({upper})\b", text)
+            return str(found[0]) if len(set(found)) == 1 else None
+    options = re.findall(
+        rf"(?<!\w)\(?({upper})\){_UNDENIED}|\b[Oo]ption\s+({upper})\b{_UNDENIED}", text
+    )
     mentioned = {a or b for a, b in options}
-    begins = re.match(rf"({upper})[.:]", text.strip())
-    if begins and "\n" not in text.strip():
-        mentioned.add(begins[1])
+    if "\n" not in text.strip() and re.match(rf"{upper}[.:]", text.strip()):
+        mentioned |= set(re.findall(rf"(?:\A|[.:]\s+)({upper})(?=[.:](?!\w))", text.strip()))
     return mentioned.pop() if len(mentioned) == 1 else None
 
 
 def _option_in(said: str, one: str, upper: str) -> str | None:
     """The option in what stands behind an answer's mark."""
+    said = re.sub(r"\((?:and )?not\b[^()]*\)", "", said).strip()
     others = re.search(
-        rf"\b(?:or|and|,|/)\s*[(*]*(?:option\s+)?{upper}[)*]*(?![\w'])(?!\s+[a-z])", said
-    )
-    match = re.match(
-        rf"[\s(\[*_\"'$]*(?:[Oo]ption|[Cc]hoice)?[\s(\[*_\"'$:]*(?:\\text\s*\{{\s*\(?)?({one})"
-        r"(?:\s*\Z|[\s*_\"'$}]*[).:,\]*}]|\s+[-–—(]|\s+(?:because|since|as|is\s+(?:correct|right))\b)",
+        rf"(?:\b(?i:or|and|also|maybe|perhaps|possibly)\b|[,;/|&+])\s*[(*]*(?:option\s+)?{upper}"
+        rf"[)*]*(?![\w'])(?!\s+[a-z])|\)[,;\s]*\({upper}\)|\s[-–—]\s+\(?{upper}\)?\W*\Z",
         said,
     )
-    if match and not others:
+    match = re.match(
+        rf"[\s(\[*_\"'${{]*(?:[Oo]ption|[Cc]hoice)?[\s(\[*_\"'$:]*(?:\\text\s*\{{\s*\(?)?({one})"
+        r"(?:\s*\Z|[\s*_\"'$}]*[).:,\]*}]|\s+[-–—(]|\s+(?:because|since|as|is\s+(?:correct|right))\b)",
+        said,
+    ) or re.fullmatch(rf"[^()]*\(({upper})\)\W*", said)
+    if match and not others and not re.match(r"(?i:not|neither|either)\b", said):
         return match[1].upper()
     return None

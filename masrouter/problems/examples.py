@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from masrouter.answers import extract_code
 from masrouter.answers.syntax import definitions, parse
+from masrouter.errors import ProblemError
 from masrouter.problems.programs import whole_program
 from masrouter.topologies.team import ExampleReport
 
@@ -117,7 +118,10 @@ class ShownExamples:
             return ExampleReport(False, f"The answer has no program that defines {entry_point}.")
         rows = [(e.call, e.args, e.kwargs, e.expected) for e in examples]
         test = f"EXAMPLES = {rows!r}\n{_CHECK}"
-        verdict = self.sandbox.judge(program, test, entry_point)
+        try:
+            verdict = self.sandbox.judge(program, test, entry_point)
+        except ProblemError:  # an argument nested too deeply: no example that can be run
+            return None
         if verdict.passed:
             return ExampleReport(True, f"All {len(rows)} examples of the question pass.")
         if verdict.reason == "failed":
@@ -167,8 +171,8 @@ def _arguments(call: str, entry_point: str) -> tuple[tuple[Any, ...], dict[str, 
     if not isinstance(made.func, ast.Name) or made.func.id != entry_point:
         return None
     try:
-        args = tuple(ast.literal_eval(arg) for arg in made.args)
-        kwargs = {key.arg: ast.literal_eval(key.value) for key in made.keywords if key.arg}
+        args = tuple(_read(arg) for arg in made.args)
+        kwargs = {key.arg: _read(key.value) for key in made.keywords if key.arg}
     except (ValueError, TypeError, RecursionError, MemoryError):
         return None
     return (args, kwargs) if len(kwargs) == len(made.keywords) else None
@@ -198,6 +202,13 @@ def _literal(text: str) -> Iterator[tuple[Any]]:
     node = tree.body[0] if tree is not None and len(tree.body) == 1 else None
     if isinstance(node, ast.Expr):
         try:
-            yield (ast.literal_eval(node.value),)
+            yield (_read(node.value),)
         except (ValueError, TypeError, RecursionError, MemoryError):
             return
+
+
+def _read(node: ast.expr) -> Any:
+    """A literal's value; ValueError also where it cannot be written again (1e999 is `inf`)."""
+    value = ast.literal_eval(node)
+    ast.literal_eval(repr(value))
+    return value

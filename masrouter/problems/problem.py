@@ -5,6 +5,7 @@ Code is never run here but by the sandbox that is passed in.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -119,14 +120,14 @@ class Choice:
         return Grade(float(right), "exact_match", detail)
 
     def _by_words(self, answer: str) -> str | None:
-        """The letter of the option whose words are all that the answer says."""
+        """The letter of the option whose words, with its letter or not, are all that it says."""
         said = _words(final_answer(answer) or answer)
         if said.upper() in tuple(LETTERS):
             return None  # a letter names an option, whatever the options say
         same = [
             letter
             for letter, choice in zip(LETTERS, self.choices, strict=False)
-            if _words(choice) == said
+            if said in (words := _words(choice), f"{letter.lower()} {words}")
         ]
         return same[0] if len(same) == 1 else None
 
@@ -154,7 +155,8 @@ class Problem:
 
 def _words(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(folded.replace("*", " ").split()).removesuffix(".")
+    plain = " ".join(folded.replace("*", " ").split()).removesuffix(".")
+    return plain[1:-1] if re.fullmatch(r"'[^']+'", plain) else plain
 
 
 def _shown(value: Fraction) -> str:

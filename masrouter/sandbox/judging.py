@@ -138,17 +138,18 @@ class _Court:
             else:
                 code()
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
+            text = _text_of(error)
+            said = f"{type(error).__name__}: {text}"
             if what:
                 self.finish("bad problem", f"{what} raised {said}")
             where = _line_of(error)
             if error is self.raised:
                 reason = "memory" if isinstance(error, MemoryError) else "exception"
-                self.finish(reason, f"the program raised {self.own_name}: {error}{where}")
+                self.finish(reason, f"the program raised {self.own_name}: {text}{where}")
             if isinstance(error, MemoryError):
                 self.finish("memory", f"the test ran out of memory{where}")
             if isinstance(error, AssertionError):
-                self.finish("failed", f"{error}{where}".removeprefix("; "))
+                self.finish("failed", f"{text}{where}".removeprefix("; "))
             self.finish("exception", f"the test raised {said}{where}")
 
     def start(self, program: str) -> dict[str, Any]:
@@ -272,13 +273,20 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except ValueError:  # of a result in it: an integer of too many digits
+        return f"(a message that cannot be shown: {type(error.args[0]).__name__})"
+
+
 def _calls_check(test: str) -> bool:
-    """Whether the text itself calls `check`, outside of functions."""
-    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    """Whether the text itself calls `check`, outside of functions and conditions."""
+    skipped = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If)
     return any(
         isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check"
         for statement in ast.parse(test).body
-        if not isinstance(statement, definitions)
+        if not isinstance(statement, skipped)
         for node in ast.walk(statement)
     )
 

@@ -17,7 +17,9 @@ _REASONS: Mapping[str, Reason] = {reason: reason for reason in get_args(Reason)}
 
 
 def _verdict(passed: bool, reason: Reason, detail: str, began: float) -> Verdict:
-    return Verdict(passed, reason, detail, time.monotonic() - began)
+    # Half a surrogate pair, which a program may say, could not be stored or sent.
+    shown = detail.encode("utf-8", "backslashreplace").decode("utf-8")
+    return Verdict(passed, reason, shown, time.monotonic() - began)
 
 
 def read_verdict(answer: Mapping[str, Any], limits: Limits, began: float) -> Verdict:

@@ -4,9 +4,10 @@ Started by `Sandbox` in an interpreter of its own, with the standard library onl
 environment and one thread: so a fork costs a millisecond and inherits no secret. Zygote and
 supervisor run no text of strangers, and read none but a capped line that they hand on unread.
 
-Nothing survives: judge and worker cannot make processes; the kernel kills them with their
-supervisor, the supervisor with the zygote; the zygote ends with its caller, whose end of the
-control socket closes. With bubblewrap, killing it kills its pid namespace.
+Nothing survives: judge and worker cannot make processes, and the kernel kills them with their
+supervisor; the zygote ends with its caller, whose end of the control socket closes; the kernel then
+asks the supervisors to end, which first kill all that they started. (Bubblewrap killed in the midst
+of its own start would leave a child behind; the supervisor, as subreaper, inherits and kills that.)
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def serve(control: socket.socket, setup: ZygoteSetup) -> NoReturn:
         import_standard(name)
     ruleset = landlock.make_ruleset() if setup.landlock else None
     control.sendall(b"ready")
-    number = 0
+    number = int.from_bytes(os.urandom(4), "big")  # other zygotes have the same uids
     while True:
         ready, _, _ = select.select([control], [], [], 1.0)
         if os.getppid() != setup.parent:
@@ -80,11 +81,16 @@ def _supervise(
     zygote: int,
 ) -> NoReturn:
     try:
-        confinement.die_with(zygote)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until all is started
+        confinement.die_with(zygote, signal.SIGTERM)
         confinement.prctl(confinement.PR_SET_CHILD_SUBREAPER, 1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         job = Job(**json.loads(read_message(report, _REQUEST_BYTES)))
-        answer = _Supervisor(report, request, setup, ruleset, number, job).run()
+        supervisor = _Supervisor(report, request, setup, ruleset, number, job)
+        try:
+            answer = supervisor.run()
+        finally:
+            supervisor.end_all()
         write_message(report, json.dumps(answer).encode("ascii"))
     finally:
         os._exit(0)
@@ -132,6 +138,8 @@ class _Supervisor:
         judging = self.start(lambda: judge(judge_task), "judge", asdict(judge_task))
         for descriptor in (*to_worker, *from_worker, verdict[1], self.request):
             os.close(descriptor)
+        signal.signal(signal.SIGTERM, lambda *_: self.leave())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         line, in_time = self.wait(verdict[0], deadline)
         if b'"crashed"' in line:
             self.reap_within(0.2, {worker})
@@ -171,6 +179,7 @@ class _Supervisor:
             self.started.add(pid)
             return pid
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             _close_all_but(keep)
             if self.setup.bubblewrap is None:
                 os.setsid()
@@ -194,8 +203,7 @@ class _Supervisor:
                 return data, False
             events = dict(poll.poll(left * 1000 + 1))
             if self.report in events:
-                self.end_all()
-                os._exit(0)
+                self.leave()
             if verdict in events:
                 part = os.read(verdict, LONGEST_VERDICT)
                 if not part:
@@ -216,6 +224,11 @@ class _Supervisor:
         if pid:
             self.statuses[pid] = os.waitstatus_to_exitcode(status)
         return bool(pid)
+
+    def leave(self) -> NoReturn:
+        """End with everything: nobody is left to answer."""
+        self.end_all()
+        os._exit(0)
 
     def end_all(self) -> None:
         """Kill every descendant, until there is none."""

@@ -159,6 +159,10 @@ ANIMALS = Choice("B", ("A cat", "a dog.", "The cat and the dog", "Neither"))
         ("The answer is **A dog**.", 1.0),
         ("Answer: A cat", 0.0),
         ("Answer: neither", 0.0),
+        ("Answer: B a dog", 1.0),
+        ("Answer: a dog (B)", 1.0),
+        ("Answer: 'a dog'", 1.0),
+        ("Answer: A a cat", 0.0),
         ("Answer: C", 0.0),
     ],
 )

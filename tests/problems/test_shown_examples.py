@@ -178,3 +178,21 @@ def test_what_the_sandbox_raises_reaches_the_caller() -> None:
 
     with pytest.raises(SandboxError, match="closed"):
         asyncio.run(ShownExamples(Broken()).report(QUERY, ANSWER))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        "f(1) == 0x" + "f" * 5000,
+        "f(0x" + "f" * 5000 + ") == 1",
+        "f(1e999) == 1",
+        "f(1) == 1e999",
+        "f(" + "[" * 150 + "]" * 150 + ") == 1",
+    ],
+    ids=["long result", "long argument", "infinite argument", "infinite result", "deep argument"],
+)
+def test_an_example_that_cannot_be_written_down_or_passed_on_is_none(
+    example: str, sandbox: Sandbox
+) -> None:
+    query = f'def f(x):\n    """One.\n\n    {example}\n    """\n'
+    assert report(sandbox, query, "```python\ndef f(x):\n    return 1\n```") is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.sandbox.attempts import SECRET, attempt_all, outcomes
 
-from masrouter.sandbox import Sandbox
+from masrouter.sandbox import Containment, Sandbox
 
 
 def test_an_attempt_that_works_is_noticed(sandbox: Sandbox) -> None:
@@ -254,6 +254,18 @@ call(135, 0x0040000)
     finally:
         signal.signal(signal.SIGIO, previous)
     assert heard == []
+
+
+def test_two_sandboxes_at_once_do_not_share_a_uid(containment: Containment) -> None:
+    if containment.first_uid is None:
+        pytest.skip("only root has uids to give")
+    program = "import os\ndef f(): raise ValueError(str(os.getuid()))"
+    seen = []
+    for _ in range(3):
+        with Sandbox(containment=containment) as opened:
+            seen.append(opened.judge(program, "def check(c): c()", "f").detail)
+    assert len(set(seen)) > 1
+    assert all("raised ValueError: " in detail for detail in seen)
 
 
 def test_judge_and_worker_cannot_see_each_other(sandbox: Sandbox) -> None:

@@ -162,6 +162,43 @@ def test_a_faked_pass_is_no_pass(sandbox: Sandbox, name: str) -> None:
     assert_no_pass(sandbox, "\n".join(line[8:] for line in lines))
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for got, want in zip(map(candidate, [1]), [2]):\n        assert got == want",
+        "assert all(map(lambda n: candidate(n) == n + 1, [1, 2]))",
+        "for got in iter(lambda: candidate(1), 2):\n        assert got == 3",
+    ],
+)
+@pytest.mark.parametrize("kind", ["StopIteration", "type('Own', (StopIteration,), {})"])
+def test_a_program_cannot_end_the_loops_of_its_test(sandbox: Sandbox, loop: str, kind: str) -> None:
+    program = f"def f(n): raise {kind}"
+    verdict = sandbox.judge(program, f"def check(candidate):\n    {loop}\n", "f")
+    assert (verdict.passed, verdict.reason) == (False, "exception")
+
+
+def test_a_program_cannot_end_an_asynchronous_loop_of_its_test(sandbox: Sandbox) -> None:
+    test = """
+import asyncio
+class Results:
+    def __init__(self, candidate): self.candidate = candidate
+    def __aiter__(self): return self
+    async def __anext__(self): return self.candidate(1)
+def check(candidate):
+    async def each():
+        async for got in Results(candidate): assert got == 2
+    asyncio.run(each())
+"""
+    assert not sandbox.judge("def f(n): raise StopAsyncIteration", test, "f").passed
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\x00\ud83d"])
+def test_what_a_program_says_can_be_written_as_utf8(sandbox: Sandbox, text: str) -> None:
+    program = f"def f(n): raise ValueError({text!r})"
+    verdict = assert_no_pass(sandbox, program, "exception")
+    assert "\\ud8" in verdict.detail.encode("utf-8").decode()
+
+
 def test_the_search_of_the_memory_would_find_what_is_there(sandbox: Sandbox) -> None:
     """The fake above is able to find its prey, so that its failure says something."""
     lines = FAKES["frames and gc"].strip("\n").split("\n")

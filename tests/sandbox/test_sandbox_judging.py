@@ -90,6 +90,24 @@ def test_a_test_may_call_check_itself_and_use_the_name_of_the_function(sandbox: 
     assert not sandbox.judge(program, counted.format(2), "f").passed
 
 
+def test_a_check_that_only_stands_under_a_condition_is_called_nevertheless(
+    sandbox: Sandbox,
+) -> None:
+    test = (
+        "assert f(0) == 0\ndef check(candidate):\n    assert candidate(1) == 2\n"
+        "if __name__ == '__main__':\n    check(f)\n"
+    )
+    assert sandbox.judge("def f(n): return 2 * n", test, "f").passed
+    assert sandbox.judge("def f(n): return n", test, "f").reason == "failed"
+
+
+def test_an_assertion_whose_message_cannot_be_shown_has_failed(sandbox: Sandbox) -> None:
+    test = "def check(candidate):\n    assert candidate(1) == 2, candidate(1)\n"
+    verdict = sandbox.judge("def f(n): return 10 ** 5000", test, "f")
+    assert verdict.reason == "failed"
+    assert "line 2: assert candidate(1) == 2" in verdict.detail
+
+
 def test_a_test_sees_what_the_program_does_to_its_arguments(sandbox: Sandbox) -> None:
     program = (
         "def f(a, b, *, c, d):\n    a.sort()\n    b.clear()\n    c.add(9)\n    d[0].append(1)\n"

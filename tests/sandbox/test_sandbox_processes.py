@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.sandbox.process_tree import alive, descendants, eventually, zygotes
+from tests.sandbox.process_tree import alive, descendants, eventually, processes, zygotes
 
 from masrouter.errors import SandboxError
 from masrouter.sandbox import Containment, Limits, Sandbox, Verdict
@@ -32,21 +33,34 @@ PASSES = "def check(c):\n    assert c(1) == 1\n"
         ENDLESS,
     ],
 )
-def test_a_judgement_leaves_no_process_and_no_file(containment: Containment, program: str) -> None:
-    folders = [Path(tempfile.gettempdir()), Path("/dev/shm"), Path.cwd()]
+def test_a_judgement_leaves_no_process_and_no_file(
+    containment: Containment, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tests beside this one use the common folders too: there, only strangers' files are looked for.
+    common = [Path(tempfile.gettempdir()), Path("/dev/shm")]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with Sandbox(Limits(wall_s=0.7), containment) as sandbox:
         before = zygotes()
         sandbox.judge("def f(n): return n", PASSES, "f")
         (zygote,) = set(zygotes()) - set(before)
-        files = [sorted(folder.iterdir()) for folder in folders]
+        files = strangers_files(common)
         verdict = sandbox.judge(program, PASSES, "f")
         assert verdict.passed == ("return n" in program)
         assert verdict.wall_s < 0.7 + 2
         assert eventually(lambda: not alive(descendants(zygote)), 2)
-        mine = [sorted(p for p in f.iterdir() if "pytest" not in p.name) for f in folders]
-        kept = [[p for p in group if "pytest" not in p.name] for group in files]
-        assert [set(now) - set(then) for now, then in zip(mine, kept, strict=True)] == [set()] * 3
+        assert strangers_files(common) - files == set()
+        assert list(tmp_path.iterdir()) == []
     assert zygote not in zygotes()
+
+
+def strangers_files(folders: list[Path]) -> set[Path]:
+    """What belongs to another uid, such as those that programs are given where there is root."""
+    found = set()
+    for path in (path for folder in folders for path in folder.iterdir()):
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_uid != os.geteuid():
+                found.add(path)
+    return found
 
 
 class Judging(threading.Thread):
@@ -136,3 +150,44 @@ def test_a_caller_that_is_killed_leaves_nothing(
         caller.send_signal(how)
         caller.wait(30)
     assert eventually(lambda: not alive(running)), alive(running)
+
+
+BUSY = """
+import sys, threading
+sys.path.insert(0, {library!r})
+from masrouter.sandbox import Sandbox, probe
+sandbox = Sandbox(containment=probe({kind!r}), at_once=8)
+def judge():
+    while True:
+        sandbox.judge("def f(n): return n", {test!r}, "f")
+for _ in range(8):
+    threading.Thread(target=judge).start()
+print("ready", flush=True)
+"""
+
+
+def _started_from(folder: Path) -> list[int]:
+    """Processes that have a path below `folder` in their command."""
+    found = []
+    for pid, _ in processes():
+        with contextlib.suppress(OSError):
+            if f"{folder}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def test_a_caller_killed_while_programs_start_leaves_nothing(
+    containment: Containment, bare_library: Path
+) -> None:
+    """Not even what was between two steps of its start when the caller went."""
+    script = BUSY.format(library=str(bare_library), kind=containment.kind, test=PASSES)
+    library = bare_library / "masrouter"
+    for wait in (0.1, 0.15, 0.2):
+        with subprocess.Popen(
+            [sys.executable, "-S", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as caller:
+            assert caller.stdout is not None
+            assert caller.stdout.readline() == b"ready\n"
+            time.sleep(wait)
+            caller.kill()
+        assert eventually(lambda: not _started_from(library)), _started_from(library)
