@@ -198,7 +198,9 @@ def test_a_bootstrap_interval_covers_the_truth_about_19_times_in_20() -> None:
 def test_seeds_are_averaged_within_a_query_and_do_not_narrow_the_interval() -> None:
     values = np.random.default_rng(0).normal(size=100)
     once = metrics.paired_bootstrap(values)
-    assert metrics.paired_bootstrap(np.tile(values, (5, 1))) == once
+    again = metrics.paired_bootstrap(np.tile(values, (5, 1)))
+    # A mean of equal seeds may differ from each of them in the last digit.
+    assert (again.low, again.high) == pytest.approx((once.low, once.high))
 
 
 def test_bootstrap_draws_are_paired_and_leave_unknown_values_out() -> None:
