@@ -43,7 +43,7 @@ demo: $(INSTALLED) ## the whole way on the data that comes with the project, int
 		--run-folder $(DEMO)/run
 	@echo '== 4/5 ask it'
 	$(BIN)/masrouter route --checkpoint $(DEMO)/checkpoint --willingness-to-pay 0.01 \
-		'Write a function that merges two sorted lists.' \
+		'def merge(a: list[int], b: list[int]) -> list[int]: """Merge two sorted lists."""' \
 		'How many ways are there to seat seven people at a round table with two of them apart?'
 	@echo '== 5/5 let the routed teams answer (simulated models, a real sandbox)'
 	$(BIN)/masrouter run --checkpoint $(DEMO)/checkpoint --willingness-to-pay 0.01 \
