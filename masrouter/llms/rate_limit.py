@@ -37,6 +37,11 @@ class RateLimit:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"rate limit: {name}: expected a number above 0, got {value!r}")
+        calls = self.max_concurrency
+        if calls is not None and not isinstance(calls, int):
+            raise ConfigError(
+                f"rate limit: max_concurrency: expected a whole number, got {calls!r}"
+            )
 
 
 class TokenBucket:

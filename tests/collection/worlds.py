@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from masrouter.catalog import Catalog
 from masrouter.collection import Assignment, Progress, Settings, Store, collect, export
+from masrouter.collection.store import reading
 from masrouter.errors import CallError, CallKind
 from masrouter.llms import ChatRequest, Completion, Meter, Price
 from masrouter.problems import Number, Problem
@@ -150,3 +152,14 @@ def exported(file: Path) -> bytes:
     target = file.with_suffix(".jsonl")
     export(file, target, clock=False)
     return target.read_bytes()
+
+
+def records(file: Path) -> list[dict[str, Any]]:
+    """The log records of a collection."""
+    return [json.loads(line) for line in exported(file).splitlines()]
+
+
+def rows(file: Path, table: str) -> list[dict[str, Any]]:
+    """All rows of a table of a collection's file."""
+    with reading(file) as connection:
+        return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]

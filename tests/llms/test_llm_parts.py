@@ -241,6 +241,7 @@ def test_no_bytes_break_the_reader(raw: bytes) -> None:
     [
         (lambda: RetryPolicy(tries=0), "retry: tries: expected at least 1, got 0"),
         (lambda: RetryPolicy(first_wait_s=math.nan), "retry: first_wait_s: expected seconds >= 0"),
+        (lambda: RateLimit(max_concurrency=2.5), "rate limit: max_concurrency: expected a whole"),
         (lambda: RateLimit(tokens_per_minute=0), "rate limit: tokens_per_minute: expected a numb"),
         (lambda: Breaker(failures=0), "breaker: failures: expected at least 1"),
         (lambda: ModelOptions(extra_body={"stream": True}), "extra_body: 'stream' is set by each"),
