@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from masrouter.catalog import Catalog
+from masrouter.cli_models import SIMULATED, chat_model, check_served
 from masrouter.collection import (
     Assignment,
     PlanFile,
@@ -42,11 +43,9 @@ from masrouter.collection import (
 from masrouter.collection import Progress as Collected
 from masrouter.errors import CollectionError
 from masrouter.llms import ChatModel, Providers
-from masrouter.llms.simulated import SimulatedProvider
-from masrouter.problems import CodeTests, Problem, ShownExamples, read_problems, simulated_task
+from masrouter.problems import CodeTests, Problem, ShownExamples, read_problems
 from masrouter.sandbox import Sandbox
 
-SIMULATED = "simulated"
 INTERRUPTED = 130
 _BETWEEN_LINES_S = 30.0
 """Where no terminal shows a bar, a line says how far it is."""
@@ -102,7 +101,7 @@ def collect_command(
         bool, typer.Option("--retry-failed", help="Run again what ended without an answer before.")
     ] = False,
     catalog: Annotated[
-        list[Path] | None, typer.Option(help="YAML files with today's prices.")
+        list[Path] | None, typer.Option(help="YAML files with prices, roles, models of yours.")
     ] = None,
     simulated_seed: Annotated[
         int | None, typer.Option(help="simulated: another world; 0 if not given.")
@@ -164,12 +163,8 @@ def collect_command(
                 found, chosen, checkpoint, willingness_to_pay, share, times, start, with_prices
             )
     world = simulated_seed or 0
-    model: ChatModel
-    if llm == SIMULATED:
-        tasks = [simulated_task(problem) for problem in found]
-        model = SimulatedProvider(tasks, catalog=known, seed=world)
-    else:
-        model = Providers.load(llm, catalog=known)
+    model = chat_model(llm, found, known, seed=world)
+    check_served(model, (assignment.plan for assignment in assignments))
     teams = len({assignment.plan for assignment in assignments})
     earlier = (
         sum(row.runs for row in status(out).policies) if out.exists() and out.stat().st_size else 0

@@ -14,23 +14,26 @@ import typer
 from rich.console import Console
 
 from masrouter.catalog import Catalog
+from masrouter.cli_models import (
+    SIMULATED,
+    ServingModel,
+    chat_model,
+    check_served,
+    read_plan,
+    unserved,
+)
 from masrouter.errors import ConfigError, ExecutionError
 from masrouter.execution import execute
-from masrouter.llms import ChatModel, Providers
-from masrouter.llms.simulated import SimulatedProvider
 from masrouter.problems import (
     CodeTests,
     Grade,
     Problem,
     ShownExamples,
     read_problems,
-    simulated_task,
 )
 from masrouter.router import Router
 from masrouter.sandbox import Sandbox
 from masrouter.types import Plan, Run
-
-SIMULATED = "simulated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def run_command(
     ] = None,
     plan: Annotated[
         str | None,
-        typer.Option(help='A team instead of a router: {"topology": ..., "agents": [...]}.'),
+        typer.Option(help="A team instead of a router: `debate(critic@gpt-4o, 2x gpt-4o-mini)`."),
     ] = None,
     llm: Annotated[
         str, typer.Option(help="A providers YAML file, or `simulated` (problems only).")
@@ -67,10 +70,19 @@ def run_command(
     max_cost_usd: Annotated[
         float | None, typer.Option(help="Budget of each query: routed by it and held to it.")
     ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Route to these models only (repeat the option).")
+    ] = None,
+    exclude_model: Annotated[
+        list[str] | None, typer.Option(help="Not to these models (repeat the option).")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of a call; fewer fit into a smaller budget.")
+    ] = None,
     deadline_s: Annotated[float | None, typer.Option(help="Most seconds for a query.")] = None,
     seed: Annotated[int, typer.Option(help="Of the runs.")] = 0,
     catalog: Annotated[
-        list[Path] | None, typer.Option(help="YAML files with today's prices.")
+        list[Path] | None, typer.Option(help="YAML files with prices, roles, models of yours.")
     ] = None,
     trace: Annotated[bool, typer.Option(help="Show every message of the team.")] = False,
     as_json: Annotated[
@@ -82,14 +94,28 @@ def run_command(
     \b
     masrouter run -c checkpoints/default --problems data/problems --limit 3
     masrouter run -c checkpoints/mine --llm providers.yaml "Write a haiku about tides."
-    masrouter run --plan '{"topology": "cot", "agents": [{"role": null, "model": "gpt-4o"}]}' \\
-        --problems data/problems/math.jsonl --limit 5
+    masrouter run --plan "cot(gpt-4o)" --problems data/problems/math.jsonl --limit 5
     """
     known = Catalog.load(*catalog or ())
     jobs = _jobs(queries or [], problems or [], limit)
-    prices = known if catalog else None
-    plans = _plans(jobs, checkpoint, plan, prices, willingness_to_pay, max_cost_usd)
-    model = _model(llm, jobs, known)
+    if (checkpoint is None) == (plan is None):
+        raise ConfigError("name a router with --checkpoint, or a team with --plan, and not both")
+    asked = chat_model(llm, [job.problem for job in jobs if job.problem], known)
+    if plan is not None:
+        plans = [read_plan(plan)] * len(jobs)
+        check_served(asked, plans)
+    else:
+        assert checkpoint is not None
+        router = Router.from_pretrained(checkpoint, catalog=known if catalog else None)
+        plans = _routed(
+            router,
+            jobs,
+            asked,
+            models=model,
+            exclude_models=exclude_model or (),
+            willingness_to_pay=willingness_to_pay,
+            max_cost_usd=max_cost_usd,
+        )
     right = graded = failed = 0
     console = Console(highlight=False, width=max(Console().width, 100))
     with contextlib.ExitStack() as stack:
@@ -100,11 +126,12 @@ def run_command(
                 run = execute(
                     team,
                     job.query,
-                    llm=model,
+                    llm=asked,
                     catalog=known,
                     budget_usd=max_cost_usd,
                     deadline_s=deadline_s,
                     seed=seed,
+                    max_tokens=max_tokens,
                     examples=None if sandbox is None else ShownExamples(sandbox),
                 )
             except ExecutionError as error:
@@ -120,7 +147,8 @@ def run_command(
             else:
                 _show(console, run, grade, trace)
     if problems and not as_json:
-        console.print(f"{right} of {graded} graded answers are right", style="bold")
+        lost = f"; {failed} without an answer" if failed else ""
+        console.print(f"{right} of {graded} graded answers are right{lost}", style="bold")
     if failed:
         raise typer.Exit(1)
 
@@ -140,42 +168,37 @@ def _jobs(queries: Sequence[str], paths: Sequence[Path], limit: int | None) -> l
     return [_Job(problem.query, problem) for problem in found]
 
 
-def _plans(
+def _routed(
+    router: Router,
     jobs: Sequence[_Job],
-    checkpoint: str | None,
-    plan: str | None,
-    catalog: Catalog | None,
+    llm: ServingModel,
+    *,
+    models: Sequence[str] | None,
+    exclude_models: Sequence[str],
     willingness_to_pay: float | None,
     max_cost_usd: float | None,
 ) -> list[Plan]:
-    if (checkpoint is None) == (plan is None):
-        raise ConfigError("name a router with --checkpoint, or a team with --plan, and not both")
-    if plan is not None:
-        try:
-            data = json.loads(plan)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"--plan: no JSON: {error}") from error
-        return [Plan.from_json(data)] * len(jobs)
-    assert checkpoint is not None
-    router = Router.from_pretrained(checkpoint, catalog=catalog)
+    """The router's plans, of models that can be asked."""
+    lost = unserved(llm, (name for plan in router.plans for name in plan.models))
+    fitting = [plan for plan in router.plans if not lost.keys() & set(plan.models)]
+    if not fitting:
+        raise ConfigError(
+            f"none of the router's {len(router.plans)} plans can be run: {'; '.join(lost.values())}"
+        )
+    if lost:
+        typer.echo(
+            f"note: {len(router.plans) - len(fitting)} of the router's {len(router.plans)} plans "
+            f"are left out, since nobody serves {', '.join(lost)}",
+            err=True,
+        )
     decisions = router.route_batch(
         [job.query for job in jobs],
+        models=models or None,
+        exclude_models=[*exclude_models, *lost],
         willingness_to_pay=willingness_to_pay,
         max_cost_usd=max_cost_usd,
     )
     return [decision.plan for decision in decisions]
-
-
-def _model(llm: str, jobs: Sequence[_Job], catalog: Catalog) -> ChatModel:
-    if llm != SIMULATED:
-        return Providers.load(llm, catalog=catalog)
-    problems = [job.problem for job in jobs if job.problem is not None]
-    if not problems:
-        raise ConfigError(
-            "the simulated provider answers problems only (--problems); for other queries name a "
-            "providers file with --llm"
-        )
-    return SimulatedProvider(map(simulated_task, problems), catalog=catalog)
 
 
 def _data(run: Run, grade: Grade | None) -> dict[str, Any]:
@@ -198,7 +221,8 @@ def _show(console: Console, run: Run, grade: Grade | None, trace: bool) -> None:
     for note in run.notes:
         say(f"  note    {note}")
     cost = "unknown" if run.usage.cost_usd is None else f"${run.usage.cost_usd:.6f}"
-    say(f"  spent   {cost} in {len(run.calls)} calls")
+    sent = sum(call.attempts > 0 for call in run.calls)
+    say(f"  spent   {cost} in {sent} {'call' if sent == 1 else 'calls'}")
     if run.answer is None:
         say(f"  failed  {run.error}", "red")
     elif grade is None:

@@ -30,7 +30,16 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"router", "execution"}),
     frozenset({"evaluation", "collection"}),
     frozenset(
-        {"cli_catalog", "cli_collect", "cli_logs", "cli_problems", "cli_route", "cli_run", "cli"}
+        {
+            "cli_catalog",
+            "cli_collect",
+            "cli_logs",
+            "cli_models",
+            "cli_problems",
+            "cli_route",
+            "cli_run",
+            "cli",
+        }
     ),
 )
 """Modules of masrouter, lowest first: each imports from its own layer or from lower ones."""

@@ -21,6 +21,7 @@ from masrouter import cli
 from masrouter.collection import status
 from masrouter.errors import MasRouterError
 from masrouter.logs import read_logs
+from masrouter.router import Router
 
 PLANS = """\
 plans:
@@ -90,8 +91,16 @@ def test_a_dry_run_sends_nothing_and_makes_no_file(folder: Path) -> None:
 
 
 def test_the_router_design_follows_a_checkpoint(folder: Path, checkpoint: Path) -> None:
+    models = {m for plan in Router.from_pretrained(checkpoint).plans for m in plan.models}
+    served = "".join(f"      {name}:\n" for name in sorted(models | {"gpt-4o", "gpt-4o-mini"}))
+    (folder / "providers.yaml").write_text(
+        "providers:\n  local:\n    base_url: http://127.0.0.1:9/v1\n    api_key_env: null\n"
+        f"    models:\n{served}"
+    )
     arguments = (*COLLECT, "--plans", "router", "--checkpoint", str(checkpoint), "--draws", "2")
-    result = run(*arguments, "--dry-run")
+    unknown = run(*arguments, "--dry-run")
+    assert "the simulated provider does not play it" in str(unknown.exception)
+    result = run(*arguments, "--llm", "providers.yaml", "--dry-run")
     assert result.exit_code == 0, result.output
     assert "20 runs" in result.stderr
 

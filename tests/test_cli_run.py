@@ -10,7 +10,9 @@ from tests.llms.faulty_server import FaultyServer, answer
 from typer.testing import CliRunner
 
 from masrouter.cli import build_app
+from masrouter.cli_models import read_plan
 from masrouter.errors import ConfigError
+from masrouter.types import Agent, Plan
 
 PLAN = json.dumps({"topology": "cot", "agents": [{"role": None, "model": "o3-mini"}]})
 DEBATE = json.dumps(
@@ -52,6 +54,43 @@ def test_a_given_team_answers_each_problem_and_is_graded(problems: Path) -> None
     assert done.output.count("team    cot(o3-mini)") == 6
     assert "of 6 graded answers are right" in done.output
     assert done.output.count("spent   $0.0") == 6
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan("cot", (Agent(None, "gpt-4o"),)),
+        Plan("debate", (Agent("critic", "gpt-4o"), *[Agent("judge", "openai/o3-mini:free")] * 2)),
+    ],
+)
+def test_a_plan_is_read_as_it_is_shown(plan: Plan) -> None:
+    assert read_plan(str(plan)) == plan
+    assert read_plan(json.dumps(plan.to_json())) == plan
+
+
+def test_a_router_leaves_out_plans_of_models_that_nobody_serves(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    (tmp_path / "providers.yaml").write_text(
+        "providers:\n  local:\n    base_url: http://127.0.0.1:9/v1\n    api_key_env: null\n"
+        "    models: {other: }\n"
+    )
+    providers = str(tmp_path / "providers.yaml")
+    done = run("--checkpoint", str(checkpoint), "--llm", providers, "Why is the sky blue?")
+    assert isinstance(done.exception, ConfigError)
+    assert "of the router's" in str(done.exception)
+    assert "no provider lists it" in str(done.exception)
+
+
+def test_fewer_tokens_fit_into_a_small_budget(problems: Path) -> None:
+    arguments = ("--plan", "cot(gpt-4o)", "--problems", str(problems), "--limit", "1")
+    budget = ("--max-cost-usd", "0.005")
+    refused = run(*arguments, *budget)
+    assert refused.exit_code == 1
+    assert "allow the call fewer tokens" in " ".join(refused.output.split())
+    assert "in 0 calls" in refused.output
+    assert "0 of 0 graded answers are right; 1 without an answer" in refused.output
+    assert run(*arguments, *budget, "--max-tokens", "300").exit_code == 0
 
 
 def test_the_trace_shows_every_message(problems: Path) -> None:
@@ -98,11 +137,15 @@ def test_a_budget_that_is_too_small_fails_and_says_so(problems: Path) -> None:
         (["--plan", PLAN], "give queries, or --problems"),
         (["--plan", PLAN, "Why?"], "answers problems only"),
         (["Why?"], "name a router with --checkpoint"),
-        (["--plan", "{", "Why?"], "no JSON"),
+        (["--plan", "{", "--problems", "SUMS"], "no JSON"),
+        (["--plan", "debate", "--problems", "SUMS"], "expected `topology(role@model, ...)`"),
+        (["--plan", "cot(gpt-4omini)", "--problems", "SUMS"], "did you mean 'gpt-4o-mini'"),
         (["--plan", PLAN, "--checkpoint", "x", "Why?"], "not both"),
     ],
 )
-def test_what_cannot_be_run_is_refused_with_what_to_do(arguments: list[str], why: str) -> None:
-    done = run(*arguments)
+def test_what_cannot_be_run_is_refused_with_what_to_do(
+    arguments: list[str], why: str, problems: Path
+) -> None:
+    done = run(*(str(problems) if part == "SUMS" else part for part in arguments))
     assert isinstance(done.exception, ConfigError)
     assert why in str(done.exception)

@@ -90,8 +90,9 @@ class Ledger:
             assert self._budget is not None
             left = self._budget - self._spent - self._charged - self._reserved
             raise BudgetError(
-                f"the next call may cost {worst / _UNITS:.6f} US$, and of {self.budget_usd:g} "
-                f"US$ only {max(left, 0) / _UNITS:.6f} are left"
+                f"the next call may cost up to {worst / _UNITS:.6f} US$, and of "
+                f"{self.budget_usd:g} US$ only {max(left, 0) / _UNITS:.6f} are left; raise the "
+                "budget, or allow the call fewer tokens"
             )
         self._reserved += worst
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import math
 from collections.abc import AsyncIterator
 
@@ -63,8 +64,12 @@ async def aexecute(
     """
     catalog = _default_catalog() if catalog is None else catalog
     shape = find_topology(plan.topology) if topology is None else topology
+    _check_topology(shape)
     if shape.name != plan.topology:
-        raise PlanError(f"plan: topology {plan.topology!r} cannot be run as {shape.name!r}")
+        raise PlanError(
+            f"plan: its topology is {plan.topology!r}, and the topology given is called "
+            f"{shape.name!r}; give them the same name"
+        )
     check_plan(plan, catalog, shape)
     _check_settings(query, deadline_s, max_concurrency, max_tokens)
     caps = MaxTokens.at_most(max_tokens) if isinstance(max_tokens, int) else max_tokens
@@ -266,6 +271,20 @@ def _check_settings(
     check_count("max_concurrency", max_concurrency, least=1)
     if max_tokens is not None and not isinstance(max_tokens, MaxTokens | int):
         raise ConfigError(f"max_tokens: expected a number or MaxTokens, got {max_tokens!r}")
+
+
+def _check_topology(shape: Topology) -> None:
+    """A topology may be anybody's class: what it lacks is told before anything is sent."""
+    whole = not isinstance(shape, type) and isinstance(getattr(shape, "name", None), str)
+    if not (
+        whole
+        and callable(getattr(shape, "check", None))
+        and inspect.iscoroutinefunction(getattr(shape, "answer", None))
+    ):
+        raise PlanError(
+            "topology: expected an object with `name`, `version`, `check(plan)` and "
+            f"`async answer(team)`, got {shape!r}"
+        )
 
 
 def _loop_is_running() -> bool:

@@ -1,5 +1,6 @@
 """How a team works together: one file a topology, a registry, and the team that it is given."""
 
+from masrouter.topologies.prompts import question
 from masrouter.topologies.registry import (
     Topology,
     check_plan,
@@ -30,6 +31,7 @@ __all__ = [
     "Topology",
     "check_plan",
     "prompt_version",
+    "question",
     "topology",
     "topology_names",
 ]

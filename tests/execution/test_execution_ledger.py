@@ -102,7 +102,7 @@ def test_the_books_balance_after_every_step_of_many_calls(
 def test_a_call_that_does_not_fit_is_refused_with_what_is_left() -> None:
     ledger = Ledger(WORST * 1.5)
     ledger.meter(REQUEST, PRICE).reserve()
-    with pytest.raises(BudgetError, match=r"may cost 0.000\d+ US\$, and of 0.00\d+ US\$ only 0.0"):
+    with pytest.raises(BudgetError, match=r"up to 0.000\d+ US\$, and of 0.00\d+ US\$ only 0.0"):
         ledger.meter(REQUEST, PRICE).reserve()
     assert ledger.reserved_usd == pytest.approx(WORST)
 

@@ -252,7 +252,9 @@ def test_other_settings_of_a_topology_are_taken_under_its_own_name_only() -> Non
     llm = Scripted(disagreeing)
     execute(PLANS["debate"], QUERY, llm=llm, topology=Debate(rounds=1))
     assert len(llm.requests) == 6
-    with pytest.raises(PlanError, match="topology 'io' cannot be run as 'debate'"):
+    with pytest.raises(
+        PlanError, match="its topology is 'io', and the topology given is called 'debate'"
+    ):
         execute(ONE, QUERY, llm=llm, topology=Debate())
 
 
@@ -432,3 +434,20 @@ def test_runs_side_by_side_in_one_loop_keep_their_books_apart() -> None:
     runs = asyncio.run(both())
     assert len({run.usage for run in runs}) == 1
     assert all(len(run.calls) == 3 for run in runs)
+
+
+class NoAnswer:
+    name, version = "io", 1
+
+    def check(self, plan: Plan) -> None: ...
+
+
+class Plain(NoAnswer):
+    def answer(self, team: object) -> str:
+        return "42"
+
+
+@pytest.mark.parametrize("given", ["io", NoAnswer(), Plain(), Plain])
+def test_what_is_no_topology_is_refused_with_what_one_is(given: Any) -> None:
+    with pytest.raises(PlanError, match=r"expected an object with .*async answer\(team\)"):
+        execute(Plan("io", (Agent(None, "m1"),)), "Why?", llm=Scripted(), topology=given)
