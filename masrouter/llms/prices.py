@@ -47,7 +47,7 @@ class PriceBook:
     def _from_catalog(self, names: Iterable[str]) -> Price | None:
         for name in names:
             if name not in self._catalogued:
-                self._catalogued[name] = _catalog_price(self._catalog, name)
+                self._catalogued[name] = catalog_price(self._catalog, name)
             if price := self._catalogued[name]:
                 return price
         return None
@@ -77,7 +77,8 @@ class PriceBook:
         return calc_price(tokens, own_name, provider_api_url=self._base_url)
 
 
-def _catalog_price(catalog: Catalog | None, name: str) -> Price | None:
+def catalog_price(catalog: Catalog | None, name: str) -> Price | None:
+    """The catalog's price of a model, by name or alias; None where it knows none."""
     if catalog is None:
         return None
     try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from masrouter.catalog import Catalog
 from masrouter.errors import CallError, ConfigError
 from masrouter.llms.chat import ChatRequest, Completion, Meter, Price
+from masrouter.llms.prices import catalog_price
 from masrouter.llms.simulated import replies
 from masrouter.llms.simulated.judgement import Mind, Weights, draws
 from masrouter.llms.simulated.models import SimulatedModel, published_models
@@ -85,12 +86,7 @@ class SimulatedProvider:
 
     def price(self, model: str) -> Price | None:
         """The catalog's price of the model."""
-        if model not in self._catalog.models:
-            return None
-        entry = self._catalog.models[model]
-        if entry.input_usd_per_mtok is None or entry.output_usd_per_mtok is None:
-            return None
-        return Price(entry.input_usd_per_mtok, entry.output_usd_per_mtok, "catalog")
+        return catalog_price(self._catalog, model)
 
     async def complete(
         self,

@@ -99,7 +99,7 @@ def read_situation(
             verdicts.append(not part.text.strip().rstrip(".").lower().endswith("nothing"))
         elif part.name == "test_report":
             tests = "passed" if _PASSED.match(part.text) else "failed"
-        elif part.name in ("plan", "result", "subtask", "notes"):
+        elif part.name in ("plan", "result", "subtask"):
             right, wrong = task.hints_in(part.text)
             right_hints += right
             wrong_hints += wrong
