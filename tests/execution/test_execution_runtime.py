@@ -323,8 +323,13 @@ def test_an_interrupt_stops_execute_and_its_calls() -> None:
         return await forever(request)
 
     llm = Scripted(interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        execute(THREE, QUERY, llm=llm)
+    # Where the tests run in a shell's background, SIGINT is ignored until somebody listens to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            execute(THREE, QUERY, llm=llm)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (len(llm.requests), llm.under_way) == (3, 0)
 
 
