@@ -17,6 +17,7 @@ from masrouter_train.options import (
     LogPaths,
     RecipePath,
     Strict,
+    Without,
     config_of,
     read,
 )
@@ -31,6 +32,7 @@ def train(
     catalog: CatalogPaths = None,
     encoder: EncoderName = None,
     seed: Annotated[int | None, typer.Option(help="In place of the recipe's.")] = None,
+    without: Without = None,
     run_folder: Annotated[
         Path | None,
         typer.Option(help="CSV and TensorBoard logs and resumable state; none if left out."),
@@ -51,8 +53,9 @@ def train(
     masrouter train --logs my_logs/ --out checkpoints/mine
     masrouter train --logs runs.parquet --out mine --run-folder runs/1   # Ctrl-C, then:
     masrouter train --logs runs.parquet --out mine --run-folder runs/1 --resume
+    masrouter train --logs my_logs/ --out ablated --without topology --without text
     """
-    config = config_of(recipe, seed, encoder, accelerator, devices)
+    config = config_of(recipe, seed, encoder, accelerator, devices, without or ())
     if resume and run_folder is None:
         raise ConfigError("--resume needs --run-folder: the folder of the run to continue")
     console = Console(stderr=True, highlight=False, soft_wrap=True)

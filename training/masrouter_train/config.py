@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -30,6 +31,41 @@ COST_LADDER = (
     FeatureScales(statistics=1.0, domain=1.0, text=0.3),
     FeatureScales(statistics=1.0, domain=1.0, text=1.0),
 )
+
+
+class Ablation(StrEnum):
+    """A part of the router that one setting switches off: `TrainConfig.without`.
+
+    The counterpart of Table 3 of MasRouter (arXiv 2502.11133), which removes the choice of the
+    topology, of the roles and of the models, and the cost. What the paper puts in place of a stage
+    is not imitated: here it is held at that of the best fixed plan at the default cost weight
+    (`held_parts`), so that the difference is what choosing that part, by query and by trade-off, is
+    worth.
+    """
+
+    TOPOLOGY = "topology"
+    ROLES = "roles"
+    MODELS = "models"
+    COST = "cost"
+    TEXT = "text"
+    DOMAIN = "domain"
+    SHRINKAGE = "shrinkage"
+
+    @property
+    def setting(self) -> str:
+        """The setting that is false without this part, with its section: `critic.use_text`."""
+        return _SETTINGS[self]
+
+
+_SETTINGS: Mapping[Ablation, str] = {
+    Ablation.TOPOLOGY: "choose_topology",
+    Ablation.ROLES: "choose_roles",
+    Ablation.MODELS: "choose_models",
+    Ablation.COST: "use_cost",
+    Ablation.TEXT: "critic.use_text",
+    Ablation.DOMAIN: "critic.use_domain",
+    Ablation.SHRINKAGE: "gate.shrink",
+}
 
 
 @dataclass(frozen=True)
@@ -143,6 +179,12 @@ class TrainConfig:
 
     seed: int = 0
     encoder: str = "all-MiniLM-L6-v2"
+    choose_topology: bool = True
+    """False holds it: only plans of the best fixed plan's topology can be chosen (an ablation)."""
+    choose_roles: bool = True
+    """False holds them: only plans with the best fixed plan's set of roles (an ablation)."""
+    choose_models: bool = True
+    """False holds them: only plans with the best fixed plan's set of models (an ablation)."""
     use_cost: bool = True
     """False trains at cost weight 0 only (an ablation)."""
     max_candidates: int = 1024
@@ -162,6 +204,17 @@ class TrainConfig:
         for name in ("max_candidates", "max_evidence"):
             value = getattr(self, name)
             _require(2 <= value <= 100_000, name, "2 to 100000", value)
+
+    def without(self, *parts: Ablation) -> TrainConfig:
+        """The same settings with these parts switched off."""
+        config = self
+        for part in parts:
+            section, _, name = part.setting.rpartition(".")
+            off: dict[str, Any] = {name: False}
+            if section:
+                off = {section: replace(getattr(config, section), **off)}
+            config = replace(config, **off)
+        return config
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; `from_mapping` reads it back."""

@@ -29,6 +29,7 @@ from masrouter.router import Router
 from masrouter.router_state import RouterState
 from masrouter_train.config import TrainConfig
 from masrouter_train.fit_critic import FittedCritic, fit_critic
+from masrouter_train.held_parts import HeldParts
 from masrouter_train.lessons import make_lessons
 from masrouter_train.progress import Progress
 from masrouter_train.shrinkage import choose_gate, default_nodes
@@ -124,6 +125,9 @@ def fit_outcomes(
         cost_weights = default_nodes(outcomes, config.gate.nodes)
     if not config.use_cost:
         cost_weights = (0.0,)
+    typical = _typical_cost(outcomes)
+    default_cost_weight = 0.1 / typical if outcomes.has_costs and config.use_cost else 0.0
+    known = _choosable_plans(outcomes, known, config, default_cost_weight, progress)
     with _threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         fitted = fit_critic(
@@ -132,7 +136,6 @@ def fit_outcomes(
         )  # fmt: skip
         gate = choose_gate(outcomes, fitted, known, cost_weights, config.gate)
         _say_gate(gate, fitted, progress)
-        typical = _typical_cost(outcomes)
         controller = Controller(encoder.dimension, candidates, typical, config.controller.width)
         trained = config.controller.enabled
         cascade_utility = None
@@ -163,7 +166,7 @@ def fit_outcomes(
         catalog=catalog,
         trained_catalog=catalog,
         calibration=_calibrate(outcomes, fitted),
-        default_cost_weight=0.1 / typical if outcomes.has_costs and config.use_cost else 0.0,
+        default_cost_weight=default_cost_weight,
         cascade_trained=trained,
         encoder_name=config.encoder,
         training={
@@ -218,6 +221,27 @@ def _known_plans(outcomes: Outcomes, at_most: int, progress: Progress) -> Ints:
         "what their parts have in common"
     )
     return np.sort(seen[np.argsort(-runs[seen], kind="stable")[:at_most]])
+
+
+def _choosable_plans(
+    outcomes: Outcomes, known: Ints, config: TrainConfig, cost_weight: float, progress: Progress
+) -> Ints:
+    """Those of the known plans that the ablations of the settings leave."""
+    held = HeldParts.of(config)
+    if not held:
+        return known
+    kept = held.choosable(outcomes, known, cost_weight)
+    progress.say(
+        f"held at {held.describe(outcomes.plans[kept[0]])}: {len(kept)} of {len(known)} plans can "
+        "be chosen"
+    )
+    if len(kept) < 2 and config.controller.enabled:
+        raise TrainingError(
+            f"held at {held.describe(outcomes.plans[kept[0]])}, only "
+            f"{outcomes.plans[kept[0]]} is left: there is nothing to choose; switch fewer of "
+            "choose_topology, choose_roles and choose_models off"
+        )
+    return kept
 
 
 def _typical_cost(outcomes: Outcomes) -> float:

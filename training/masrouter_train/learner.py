@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from masrouter.catalog import Catalog
 from masrouter.encoder import Encoder
-from masrouter.evaluation.learners import Chooser, Queries
+from masrouter.evaluation.learners import Queries
 from masrouter.features import text_statistics
 from masrouter.outcomes import Bools, Floats, Ints, Outcomes
 from masrouter.router import Router
 from masrouter.selection import decide
 from masrouter_train.config import TrainConfig
 from masrouter_train.fit import TrainingData, fit_outcomes
+from masrouter_train.held_parts import HeldParts
 
 ROUTER = "masrouter"
 CASCADE = "masrouter cascade alone"
@@ -30,7 +31,8 @@ class RouterLearner:
     `route` scores every known plan, so the cascade does not change its choice and is not trained
     here; with `cascade` the cascade's own greedy choices are judged instead, without the critic.
     The fall-back of `route` for texts unlike anything logged is not applied: what is judged is what
-    was learned.
+    was learned. A router trained without the cost term is asked at cost weight 0 whatever the
+    trade-off.
     """
 
     config: TrainConfig
@@ -50,7 +52,7 @@ class RouterLearner:
         *,
         cost_weights: Sequence[float],
         seed: int,
-    ) -> Chooser:
+    ) -> RouterChooser:
         controller = replace(self.config.controller, enabled=self.cascade)
         config = replace(self.config, seed=seed, controller=controller)
         router = fit_outcomes(
@@ -60,30 +62,80 @@ class RouterLearner:
             encoder=self.encoder,
             cost_weights=cost_weights,
         )
-        unseen = [plan for plan in train.plans if plan not in router.plans]
+        held = HeldParts.of(self.config)
+        unseen = [
+            plan
+            for plan in train.plans
+            if plan not in router.plans and held.agree(plan, router.plans[0])
+        ]
         if unseen:
             catalog, _ = router.catalog.with_names_from(unseen)
             largest = router.state.candidates.max_agents
             router = router.with_plans([p for p in unseen if len(p.agents) <= largest], catalog)
-        return RouterChooser(router, train.plans, self.cascade)
+        remarks: tuple[str, ...] = ()
+        if held:
+            remarks = (
+                f"{self.name}: held at {held.describe(router.plans[0])}; it chooses from "
+                f"{len(router.plans)} of {len(train.plans)} plans",
+            )
+        return RouterChooser(
+            router,
+            train.plans,
+            self.cascade,
+            label=self.name,
+            use_cost=self.config.use_cost,
+            remarks=remarks,
+        )
 
 
 class RouterChooser:
-    """A trained router, asked by plan position."""
+    """A trained router, asked by plan position.
 
-    def __init__(self, router: Router, plans: Sequence[object], cascade: bool) -> None:
+    `use_cost`: False asks it at cost weight 0 whatever the trade-off. `remarks` go into `notes`.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        plans: Sequence[object],
+        cascade: bool,
+        *,
+        label: str = ROUTER,
+        use_cost: bool = True,
+        remarks: tuple[str, ...] = (),
+    ) -> None:
         self.router = router
         self.cascade = cascade
         position = {plan: i for i, plan in enumerate(plans)}
         self.columns = np.array([position[plan] for plan in router.plans])  # (C,) into plans
         self.n_plans = len(plans)
+        self.label = label
+        self.use_cost = use_cost
+        self.remarks = remarks
+        self.asked = 0
+        self.stranded = 0
+        """Choices so far on which none of the router's plans was available."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What it is held at, and how often it had nothing to choose from."""
+        if not self.stranded:
+            return self.remarks
+        return (
+            *self.remarks,
+            f"{self.label}: in {self.stranded} of {self.asked} choices of a fold none of its plans "
+            "had a known outcome on the query; the query's first plan was taken",
+        )
 
     @torch.inference_mode()
     def choose(self, queries: Queries, cost_weight: float, available: Bools) -> Ints:
+        cost_weight = cost_weight if self.use_cost else 0.0
         mine = torch.from_numpy(available[:, self.columns])
         # A query whose every logged plan is beyond this router gets its first one.
         stranded = ~mine.any(1)
         mine[stranded] = True
+        self.asked += len(stranded)
+        self.stranded += int(stranded.sum())
         embeddings, statistics = self._read(queries)
         state = self.router.state
         if self.cascade:
@@ -104,6 +156,15 @@ class RouterChooser:
         scores = np.full((len(queries), self.n_plans), np.nan)
         scores[:, self.columns] = state.calibrate(expected.score, expected.head).numpy()
         return scores
+
+    @torch.inference_mode()
+    def predicted_domains(self, queries: Queries) -> tuple[str, ...] | None:
+        """The likeliest domain of each text, (n,); None where training knew only one."""
+        features = self.router.state.critic.query_features
+        if not features.domains:
+            return None
+        likeliest = features.domain_probabilities(*self._read(queries)).argmax(1)  # (n,)
+        return tuple(features.domains[i] for i in likeliest.tolist())
 
     def _cascade(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 
 from masrouter.logs import Logs, read_logs
-from masrouter_train.config import TrainConfig
+from masrouter_train.config import Ablation, TrainConfig
 
 LogPaths = Annotated[
     list[Path], typer.Option("--logs", "-l", help="Log files or folders (repeat the option).")
@@ -27,6 +28,11 @@ EncoderName = Annotated[
 ]
 Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
 
+Without = Annotated[
+    list[Ablation] | None,
+    typer.Option(help="Switch a part off, to see what it is worth (repeat the option)."),
+]
+
 
 def config_of(
     recipe: Path | None,
@@ -34,7 +40,9 @@ def config_of(
     encoder: str | None,
     accelerator: str | None,
     devices: str | None,
+    without: Sequence[Ablation] = (),
 ) -> TrainConfig:
+    """The recipe's settings, or the defaults, with those of the command line in their place."""
     config = TrainConfig.from_recipe(recipe) if recipe else TrainConfig()
     if seed is not None:
         config = replace(config, seed=seed)
@@ -44,7 +52,7 @@ def config_of(
         config = replace(config, accelerator=accelerator)
     if devices is not None:
         config = replace(config, devices=int(devices) if devices.isdigit() else devices)
-    return config
+    return config.without(*without)
 
 
 def read(paths: list[Path], strict: bool, console: Console) -> Logs:
