@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from masrouter.evaluation.crossval import (
 )
 from masrouter.evaluation.learners import Chooser, Queries
 from masrouter.evaluation.predictors import Logistic, Ridge
-from masrouter.evaluation.report import plot_frontier, print_report, to_json, to_markdown
+from masrouter.evaluation.report import print_report, to_json, to_markdown
 from masrouter.evaluation.summary import Evaluation, summarise
 from masrouter.logs import LogKind
 from masrouter.outcomes import Outcomes
@@ -217,9 +216,51 @@ def test_a_finished_unit_is_not_done_again(tmp_path: Path) -> None:
         cross_validate(data, x, learners, folds=4, seeds=(0,), checkpoint_file=file)
     with pytest.raises(EvaluationError, match="other data"):
         cross_validate(data, -x, learners, folds=3, seeds=(0,), checkpoint_file=file)
+    file.write_text(lines[0].replace('"version": 2', '"version": 1') + lines[1])
+    with pytest.raises(EvaluationError, match=r"units.jsonl:1: .* version 1; .* version 2"):
+        cross_validate(data, x, learners, folds=3, seeds=(0,), checkpoint_file=file)
     file.write_text(lines[0] + '{"seed": 0}\n')
     with pytest.raises(EvaluationError, match=r"units.jsonl:2: not a line"):
         cross_validate(data, x, learners, folds=3, seeds=(0,), checkpoint_file=file)
+
+
+@dataclass
+class Reader(Spy):
+    """Says of every other query that it is `right`."""
+
+    name: str = "reader"
+
+    def predicted_domains(self, queries: Queries) -> tuple[str, ...]:
+        return tuple("right" if int(text.split()[-1]) % 2 else "rest" for text in queries.texts)
+
+
+@dataclass
+class Forgetful(Spy):
+    name: str = "forgetful"
+
+    def predicted_domains(self, queries: Queries) -> tuple[str, ...]:
+        return ("right",)
+
+
+def test_predicted_domains_are_kept_and_taken_up_again(tmp_path: Path) -> None:
+    data, x = world()
+    file = tmp_path / "units.jsonl"
+    first = cross_validate(
+        data, x, [Reader(), BestFixedPlan()], folds=3, seeds=(0, 1), checkpoint_file=file
+    )
+    assert list(first.domains) == ["reader"]
+    told = first.domains["reader"]
+    assert told.shape == (2, 90)
+    assert told[:, 3].tolist() == ["right", "right"]
+    assert told[:, 4].tolist() == ["rest", "rest"]
+    reader = Reader()
+    again = cross_validate(
+        data, x, [reader, BestFixedPlan()], folds=3, seeds=(0, 1), checkpoint_file=file
+    )
+    assert reader.trained == []
+    np.testing.assert_array_equal(again.domains["reader"], told)
+    with pytest.raises(EvaluationError, match="forgetful: expected 45 predicted domains, got 1"):
+        cross_validate(data, x, [Forgetful()], folds=2, seeds=(0,))
 
 
 def test_progress_is_told_for_every_unit() -> None:
@@ -314,7 +355,7 @@ def test_the_summary_holds_together(evaluation: Evaluation) -> None:
     assert evaluation.anchors.strong_score > evaluation.anchors.weak_score
 
 
-def test_logs_without_costs_are_summarised_by_score_alone(tmp_path: Path) -> None:
+def test_logs_without_costs_are_summarised_by_score_alone() -> None:
     data, x = world()
     cv = cross_validate(
         replace(data, cost=data.cost * np.nan), x, default_baselines()[:4], folds=2, seeds=(0,)
@@ -326,8 +367,6 @@ def test_logs_without_costs_are_summarised_by_score_alone(tmp_path: Path) -> Non
     assert "no cost is known" in " ".join(result.notes)
     assert json.loads(to_json(result))["learners"][0]["at"][0]["cost"] is None
     assert "–" in to_markdown(result, "summary")
-    with pytest.raises(EvaluationError, match="no costs"):
-        plot_frontier(result, tmp_path / "none.png")
 
 
 def test_the_report_says_what_it_shows(evaluation: Evaluation) -> None:
@@ -345,22 +384,3 @@ def test_the_report_says_what_it_shows(evaluation: Evaluation) -> None:
     data = json.loads(to_json(evaluation))
     assert data["learners"][0]["name"] == ORACLE
     assert data["learners"][0]["difference"] == evaluation.learners[0].difference
-
-
-def test_the_frontier_is_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    file = tmp_path / "plots" / "frontier.png"
-    had_pyplot = "matplotlib.pyplot" in sys.modules  # another test of this process may load it
-    plot_frontier(evaluation, file, highlight=["ridge"])
-    assert file.read_bytes().startswith(b"\x89PNG")
-    assert ("matplotlib.pyplot" in sys.modules) == had_pyplot
-    with pytest.raises(EvaluationError, match="no learner 'nobody'"):
-        plot_frontier(evaluation, file, highlight=["nobody"])
-
-
-def test_a_missing_matplotlib_says_what_to_install(
-    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(EvaluationError, match=r"install 'masrouter\[train\]'"):
-        plot_frontier(evaluation, tmp_path / "frontier.png")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from masrouter.errors import EvaluationError
 from masrouter.evaluation.baselines import ORACLE
-from masrouter.evaluation.held_out import HeldOutRun, Progress, Split
+from masrouter.evaluation.held_out import HeldOutRun, Names, Progress, Split
 from masrouter.evaluation.learners import Embeddings, Learner
 from masrouter.evaluation.metrics import utility
 from masrouter.evaluation.unit_store import UnitStore, fingerprint
@@ -40,6 +40,8 @@ class CrossValidation:
     chosen: Ints  # (L, S, W, N) plan index; -1 where the query cannot be evaluated
     expected: Floats  # (L, S, W, N) score that the learner expected; NaN where it said none
     notes: tuple[str, ...] = ()
+    domains: dict[str, Names] = field(default_factory=dict)
+    """What learners took each held-out query for, (S, N), by learner; only those that say."""
 
     def score(self, learner: str) -> Floats:
         """Realised score, (S, W, N); NaN where the query cannot be evaluated."""
@@ -251,6 +253,7 @@ def _result(
         chosen=choices.chosen,
         expected=choices.expected,
         notes=choices.notes,
+        domains=choices.domains,
     )
 
 

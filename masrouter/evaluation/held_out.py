@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from masrouter.errors import EvaluationError
 from masrouter.evaluation.baselines import ORACLE
@@ -17,6 +18,7 @@ from masrouter.evaluation.learners import (
     Embeddings,
     Learner,
     NotApplicable,
+    PredictsDomains,
     PredictsScores,
     Queries,
     Remarks,
@@ -26,6 +28,9 @@ from masrouter.outcomes import Bools, Floats, Ints, Outcomes
 
 Progress = Callable[[int, int, str], None]
 """Called with (units done, units in all, what was done) after every unit."""
+
+
+Names = NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Choices:
     chosen: Ints  # (L, S, W, N); -1 where the query cannot be evaluated
     expected: Floats  # (L, S, W, N); NaN where no score was expected aloud
     notes: tuple[str, ...]
+    domains: dict[str, Names]
+    """By learner that predicts them, (S, N); empty where none was predicted."""
 
 
 @dataclass
@@ -68,6 +75,7 @@ class HeldOutRun:
         utilities = [self.outcomes.utility(weight) for weight in self.cost_weights]  # W x (N, P)
         notes = list(self.outcomes.notes)
         left_out: dict[str, str] = {}
+        domains: dict[str, NDArray[np.object_]] = {}
         unseen = np.zeros(len(self.cost_weights), dtype=np.int64)
         for split in splits:
             train, x = _training(self.outcomes, self.embeddings, split)
@@ -83,6 +91,10 @@ class HeldOutRun:
                     left_out.setdefault(learner.name, result.not_applicable)
                 chosen[i, seed_index, :, split.test] = result.chosen.T
                 expected[i, seed_index, :, split.test] = result.expected.T
+                if result.domains is not None:
+                    nothing = np.full((len(seeds), shape[-1]), "", dtype=np.object_)
+                    told = domains.setdefault(learner.name, nothing)
+                    told[seed_index, split.test] = result.domains
         for w, weight in enumerate(self.cost_weights):
             empty = int((~np.isfinite(utilities[w]).any(axis=1)).sum())
             if empty:
@@ -104,6 +116,9 @@ class HeldOutRun:
             chosen=np.concatenate([chosen[kept], oracle]),
             expected=np.concatenate([expected[kept], np.full((1, *shape[1:]), np.nan)]),
             notes=tuple(notes),
+            domains={
+                name: told.astype(np.str_) for name, told in domains.items() if name not in left_out
+            },
         )
 
     def _unit(
@@ -157,7 +172,22 @@ class HeldOutRun:
             chosen[w, rows] = choice
             if scores is not None:
                 expected[w, rows] = scores[rows, choice]
-        return UnitResult(chosen, expected, chooser.notes if isinstance(chooser, Remarks) else ())
+        return UnitResult(
+            chosen,
+            expected,
+            chooser.notes if isinstance(chooser, Remarks) else (),
+            domains=self._domains(name, chooser, queries),
+        )
+
+    def _domains(self, name: str, chooser: Chooser, queries: Queries) -> tuple[str, ...] | None:
+        if not isinstance(chooser, PredictsDomains):
+            return None
+        domains = chooser.predicted_domains(queries)
+        if domains is not None and len(domains) != len(queries):
+            raise EvaluationError(
+                f"{name}: expected {len(queries)} predicted domains, got {len(domains)}"
+            )
+        return domains
 
     def _queries(self, index: Ints) -> Queries:
         texts = tuple(self.outcomes.queries[i] for i in index)

@@ -51,6 +51,18 @@ class PredictsScores(Protocol):
 
 
 @runtime_checkable
+class PredictsDomains(Protocol):
+    """A chooser that also reads from the text what kind of query it is; then that is compared."""
+
+    def predicted_domains(self, queries: Queries) -> tuple[str, ...] | None:
+        """The most probable data set or task of each query, (n,); None where it tells none apart.
+
+        A name that no query has stands for all the rest (`other`).
+        """
+        ...
+
+
+@runtime_checkable
 class Remarks(Protocol):
     """A chooser with something to tell the reader of the report (a limit, a shortcut)."""
 

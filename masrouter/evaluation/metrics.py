@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from masrouter.errors import EvaluationError
-from masrouter.outcomes import Bools, Floats
+from masrouter.outcomes import Bools, Floats, Ints
 from masrouter.types import Interval
 
 
@@ -205,15 +205,24 @@ def calibration_error(expected: Floats, outcome: Floats, bins: int = 10) -> floa
     Source: Naeini et al., AAAI 2015; equal mass after Nixon et al. 2019, arXiv 1904.01685.
     """
     _same_length("calibration_error", expected, outcome)
+    assigned = equal_mass_bins(expected, bins)
+    gap = np.bincount(assigned, weights=expected - outcome, minlength=bins)
+    return float(np.abs(gap).sum() / len(expected))
+
+
+def equal_mass_bins(expected: Floats, bins: int = 10) -> Ints:
+    """The bin, 0 to `bins` - 1, of each expected score (n,); bins hold about as many each.
+
+    Equal expected scores share a bin, so bins may be empty.
+    """
     if bins < 1:
         raise EvaluationError(f"calibration_error: expected at least one bin, got {bins}")
     _, member = np.unique(expected, return_inverse=True)
     count = np.bincount(member)
     middle = np.cumsum(count) - count / 2.0
     bin_of_value = np.minimum((middle * bins / len(expected)).astype(np.int64), bins - 1)
-    assigned = bin_of_value[member]  # (n,)
-    gap = np.bincount(assigned, weights=expected - outcome, minlength=bins)
-    return float(np.abs(gap).sum() / len(expected))
+    assigned: Ints = bin_of_value[member]
+    return assigned
 
 
 def _same_length(name: str, a: Floats, b: Floats) -> None:
@@ -268,21 +277,37 @@ def bootstrap_means(values: Floats, *, resamples: int = 2000, seed: int = 0) -> 
     """
     if values.ndim != 2 or len(values) == 0:
         raise EvaluationError(f"bootstrap: expected an (n, m) array, n > 0, got {values.shape}")
+    known = np.isfinite(values)
+    return bootstrap_ratios(
+        np.where(known, values, 0.0),
+        known.astype(np.float64),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def bootstrap_ratios(
+    numerator: Floats, denominator: Floats, *, resamples: int = 2000, seed: int = 0
+) -> Floats:
+    """Ratios of column sums over queries drawn with replacement: (n, m) each -> (resamples, m).
+
+    For means over what a query holds several of: the query is drawn, with all that is its own. NaN
+    where a draw's denominator is 0. Draws are those of `bootstrap_means` for the same n and seed.
+    """
     if resamples < 1:
         raise EvaluationError(f"bootstrap: expected at least one resample, got {resamples}")
-    n, m = values.shape
+    n, m = numerator.shape
     rng = np.random.default_rng(seed)
-    known = np.isfinite(values)
-    stacked = np.concatenate([np.where(known, values, 0.0), known], axis=1)  # (n, 2m)
-    means = np.empty((resamples, m))
+    stacked = np.concatenate([numerator, denominator], axis=1)  # (n, 2m)
+    ratios = np.empty((resamples, m))
     for start in range(0, resamples, 128):  # a chunk at a time keeps (chunk, n) small
         chunk = min(128, resamples - start)
         drawn = rng.integers(0, n, (chunk, n)) + np.arange(chunk)[:, None] * n
         counts = np.bincount(drawn.ravel(), minlength=chunk * n).reshape(chunk, n)
         sums = counts.astype(np.float64) @ stacked  # (chunk, 2m)
         with np.errstate(invalid="ignore"):  # 0 / 0 where a draw holds no known value: NaN
-            means[start : start + chunk] = sums[:, :m] / sums[:, m:]
-    return means
+            ratios[start : start + chunk] = sums[:, :m] / sums[:, m:]
+    return ratios
 
 
 def percentile_interval(means: Floats) -> Interval | None:

@@ -1,6 +1,7 @@
-"""How an evaluation looks: a table in the terminal, Markdown, JSON and a picture of the frontier.
+"""How an evaluation looks: a table in the terminal, Markdown and JSON.
 
-Not here: any number that is not already in the Evaluation.
+Not here: any number that is not already in the Evaluation; figures and pages
+(`masrouter.reporting`).
 """
 
 from __future__ import annotations
@@ -8,15 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from masrouter.errors import EvaluationError
-from masrouter.evaluation.baselines import BEST_FIXED, CHEAPEST, ORACLE, default_baselines
+from masrouter.evaluation.baselines import BEST_FIXED, CHEAPEST
 from masrouter.evaluation.summary import Evaluation, LearnerResult
 
 View = Literal["cost weights", "summary"]
@@ -51,7 +50,7 @@ def table(evaluation: Evaluation, view: View = "cost weights") -> Table:
     logs cannot answer.
     """
     out = Table(title=Text(_title(evaluation, view)), caption=Text(_caption(evaluation, view)))
-    header, rows = _cells(evaluation, view)
+    header, rows = cells(evaluation, view)
     for i, name in enumerate(header):
         out.add_column(Text(name), justify="left" if i == 0 else "right")
     for row in rows:
@@ -62,7 +61,7 @@ def table(evaluation: Evaluation, view: View = "cost weights") -> Table:
 
 def to_markdown(evaluation: Evaluation, view: View = "cost weights") -> str:
     """The same table as Markdown, with its caption below."""
-    header, rows = _cells(evaluation, view)
+    header, rows = cells(evaluation, view)
     lines = [
         "| " + " | ".join(header) + " |",
         "|" + "---|" + "---:|" * (len(header) - 1),
@@ -74,103 +73,6 @@ def to_markdown(evaluation: Evaluation, view: View = "cost weights") -> str:
 def to_json(evaluation: Evaluation) -> str:
     """Everything, as strict JSON; what is not defined is null."""
     return json.dumps(asdict(evaluation), indent=2, allow_nan=False)
-
-
-def plot_frontier(
-    evaluation: Evaluation, path: str | Path, *, highlight: Sequence[str] | None = None
-) -> None:
-    """Write the accuracy-cost frontier as a PNG: mean score over mean cost, a point a cost weight.
-
-    `highlight` names the learners drawn thick; by default those that are neither a baseline nor the
-    oracle. Bars are 95 % bootstrap intervals of the score. Raises EvaluationError where the logs
-    have no costs, or where matplotlib is missing.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-    except ImportError as error:
-        raise EvaluationError(
-            "drawing the frontier needs matplotlib: install 'masrouter[train]'"
-        ) from error
-    drawn = [result for result in evaluation.learners if result.curve]
-    if not drawn or any(point.cost <= 0 for result in drawn for point in result.curve):
-        raise EvaluationError("these logs have no costs to draw a frontier over")
-    if highlight is None:
-        known = {learner.name for learner in default_baselines()} | {ORACLE}
-        highlight = [result.name for result in drawn if result.name not in known]
-    for name in highlight:
-        evaluation.learner(name)
-
-    figure = Figure(figsize=(9.0, 5.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    others = iter(_OTHER_STYLES * (1 + len(drawn) // len(_OTHER_STYLES)))
-    for result in drawn:
-        points = sorted(result.curve, key=lambda point: point.cost)
-        x, y = [p.cost for p in points], [p.score for p in points]
-        below = [p.score - p.score_interval.low for p in points]
-        above = [p.score_interval.high - p.score for p in points]
-        if result.name in highlight:
-            color, marker, thick, order = "#c1121f", "o", 2.6, 5
-        elif result.name == ORACLE:
-            color, marker, thick, order = "#2f2f2f", "*", 1.2, 2
-        elif result.name == BEST_FIXED:
-            color, marker, thick, order = "#1d3557", "s", 1.8, 4
-        else:
-            (color, marker), thick, order = next(others), 1.0, 3
-        strong = order >= 4
-        axes.errorbar(
-            x,
-            y,
-            yerr=[below, above] if strong else None,
-            label=result.name,
-            color=color,
-            marker=marker,
-            markersize=6 if strong else 4,
-            linewidth=thick,
-            linestyle=":" if result.name == ORACLE else "-",
-            elinewidth=0.9,
-            capsize=2.5,
-            alpha=1.0 if strong or result.name == ORACLE else 0.75,
-            zorder=order,
-        )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(base=10.0, subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _dollars(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="x", rotation=30)
-    axes.set_xlabel("mean cost per query (US dollars, log scale)")
-    axes.set_ylabel("mean score")
-    axes.grid(True, alpha=0.25)
-    data = evaluation.data or "logs"
-    synthetic = "SYNTHETIC DATA: " if evaluation.synthetic else ""
-    axes.set_title(
-        f"{synthetic}{data}, {evaluation.curve_queries} queries, {evaluation.protocol}\n"
-        "one point a cost weight; bars: 95 % bootstrap intervals over queries",
-        fontsize=10,
-    )
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=150)
-
-
-_OTHER_STYLES = [
-    ("#457b9d", "^"),
-    ("#2a9d8f", "v"),
-    ("#e9c46a", "D"),
-    ("#f4a261", "P"),
-    ("#8d6a9f", "X"),
-    ("#90be6d", "<"),
-    ("#b08968", ">"),
-    ("#7f8c8d", "h"),
-    ("#5e60ce", "p"),
-    ("#d68fd6", "d"),
-]
-
-
-def _dollars(value: float) -> str:
-    return "$" + f"{value:.10f}".rstrip("0").rstrip(".")
 
 
 def _title(evaluation: Evaluation, view: View) -> str:
@@ -205,7 +107,8 @@ def _caption(evaluation: Evaluation, view: View) -> str:
     return f"{about}. {gap[0].upper()}{gap[1:]}; a dash is what these logs cannot answer."
 
 
-def _cells(evaluation: Evaluation, view: View) -> tuple[list[str], list[list[str]]]:
+def cells(evaluation: Evaluation, view: View) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a table, as text."""
     if view == "cost weights":
         header = ["learner", "mean (95 %)", *(f"{w:.3g}" for w in evaluation.cost_weights)]
         return header, [_difference_row(result) for result in evaluation.learners]
@@ -230,7 +133,8 @@ def _difference_row(result: LearnerResult) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    # A value that rounds to zero has no sign.
+    return "–" if value is None else f"{value if round(value, 3) else 0.0:.3f}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -5,6 +5,7 @@ Not here: the metrics themselves (`metrics`), how the table looks (`report`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,14 @@ import numpy as np
 from masrouter.errors import EvaluationError
 from masrouter.evaluation import metrics
 from masrouter.evaluation.baselines import BEST_FIXED, CHEAPEST, ORACLE
+from masrouter.evaluation.calibration import Calibration, calibrate
+from masrouter.evaluation.choices import Mix, mix_of
 from masrouter.evaluation.crossval import CrossValidation
+from masrouter.evaluation.domains import Confusion, InDomain, by_domain, confusion, domain_names
+from masrouter.evaluation.examples import Example
+from masrouter.evaluation.frontier_intervals import FrontierIntervals, frontier_intervals
 from masrouter.evaluation.metrics import Anchors
+from masrouter.evaluation.routing_cost import RoutingCost
 from masrouter.outcomes import Floats
 from masrouter.types import Interval
 
@@ -41,6 +48,10 @@ class AtCostWeight:
     calibration_error: float | None
     """None where the learner says no expected score."""
     brier: float | None
+    harmful_interval: Interval | None
+    """95 % bootstrap interval of the harmful collaboration, over queries."""
+    mix: Mix | None
+    """What was chosen; None where no query can be evaluated."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,13 @@ class LearnerResult:
     cpt80: float | None
     cost_saved: float | None
     accuracy_gained: float | None
+    frontier: FrontierIntervals | None
+    """Intervals of the measures above that are read off the curve."""
+    calibration: Calibration | None
+    domains: tuple[InDomain, ...]
+    """Beside the best fixed plan by domain, the largest first; empty where there is only one."""
+    confusion: Confusion | None
+    """None where the learner does not say what it takes a query for."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,14 @@ class Evaluation:
     curve_queries: int
     """Queries that can be evaluated at every cost weight of the curve."""
     notes: tuple[str, ...]
+    logs: str
+    """The kind of logs and how it was told, in words."""
+    examples: tuple[Example, ...] = ()
+    """Single queries, explained by a router that did not see them."""
+    example_queries: int = 0
+    """Queries that the examples were taken from."""
+    routing: RoutingCost | None = None
+    """What routing itself takes, where it was measured."""
 
     def learner(self, name: str) -> LearnerResult:
         for result in self.learners:
@@ -105,15 +131,17 @@ def summarise(
     *,
     data: str = "",
     synthetic: bool = False,
+    notes: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
     """Every metric of every learner.
 
-    `data` says in words what the logs are. Differences are to the best fixed plan of the same cost
-    weight, chosen on the training queries. Bootstrap draws are the same for all learners and cost
-    weights. The curve is over queries that can be evaluated at all its cost weights; cost weight 0
-    is on it only where every learner's choices there have a known cost.
+    `data` says in words what the logs are, `notes` what their reader has to know. Differences are
+    to the best fixed plan of the same cost weight, chosen on the training queries. Bootstrap draws
+    are the same for all learners and cost weights. The curve is over queries that can be evaluated
+    at all its cost weights; cost weight 0 is on it only where every learner's choices there have a
+    known cost.
 
     Raises EvaluationError where the best fixed plan is not among the learners.
     """
@@ -128,13 +156,19 @@ def summarise(
 
     curve = _curve_points(cv, score, cost)
     anchors = _anchors(names, curve)
-    score_draws = _draws(score[..., curve.queries][:, curve.weights], resamples, seed)
-    domain = _domain(curve)
+    on_curve = [values[..., curve.queries][:, curve.weights] for values in (cost, score)]
+    score_draws = _draws(on_curve[1], resamples, seed)
+    span = _span(curve)
+    fixed = names.index(BEST_FIXED)
+    weak = names.index(CHEAPEST) if CHEAPEST in names else None
+    frontiers = frontier_intervals(on_curve[0], on_curve[1], weak, fixed, seed=seed)
+    options = {"resamples": resamples, "seed": seed}
+    domains = by_domain(domain_names(cv.outcomes), score, cost, difference, fixed, **options)
 
     results = []
     for i, name in enumerate(names):
         at = tuple(
-            _at_cost_weight(cv, i, w, score, cost, utility, draws[:, i, w], anchors)
+            _at_cost_weight(cv, i, w, score, cost, utility, draws[:, i, w], anchors, options)
             for w in range(len(weights))
         )
         points = tuple(
@@ -152,12 +186,16 @@ def summarise(
                 difference=float(np.mean([result.difference for result in at])),
                 interval=_interval(draws[:, i].mean(axis=1)),
                 curve=points,
-                aiq=metrics.aiq(x, y, *domain) if domain else None,
+                aiq=metrics.aiq(x, y, *span) if span else None,
                 apgr=metrics.apgr(x, y, gap) if gap else None,
                 cpt50=metrics.cpt(x, y, gap, 0.5) if gap else None,
                 cpt80=metrics.cpt(x, y, gap, 0.8) if gap else None,
                 cost_saved=metrics.cost_saved(x, y, gap) if gap else None,
                 accuracy_gained=metrics.accuracy_gained(x, y, gap) if gap else None,
+                frontier=frontiers[i] if frontiers else None,
+                calibration=calibrate(cv.expected[i], cv.score(name), **options),
+                domains=domains[i],
+                confusion=confusion(cv, name, **options),
             )
         )
     results.sort(key=lambda result: -result.difference)
@@ -173,7 +211,8 @@ def summarise(
         learners=tuple(results),
         anchors=anchors,
         curve_queries=len(curve.queries),
-        notes=(*cv.notes, *curve.notes),
+        notes=(*cv.notes, *curve.notes, *notes),
+        logs=f"{cv.outcomes.kind.value}: {cv.outcomes.why}",
     )
 
 
@@ -250,7 +289,7 @@ def _anchors(names: tuple[str, ...], curve: _Curves) -> Anchors | None:
     )
 
 
-def _domain(curve: _Curves) -> tuple[float, float] | None:
+def _span(curve: _Curves) -> tuple[float, float] | None:
     """Costs over which AIQ is averaged: the span of all learners' points, as in RouterBench."""
     if curve.cost.size == 0:
         return None
@@ -266,6 +305,7 @@ def _at_cost_weight(
     utility: Floats,
     draws: Floats,  # (resamples,)
     anchors: Anchors | None,
+    options: dict[str, int],
 ) -> AtCostWeight:
     names = cv.learners
     rows = np.flatnonzero(np.isfinite(utility[i, w]))
@@ -277,6 +317,7 @@ def _at_cost_weight(
     expected = cv.expected[i, :, w].ravel()
     told = np.isfinite(expected)
     realised = cv.score(names[i])[:, w].ravel()[told]
+    harmful = _harmful(cv, i, w)  # (N,) or None
     return AtCostWeight(
         cost_weight=cv.cost_weights[w],
         queries=len(rows),
@@ -288,15 +329,18 @@ def _at_cost_weight(
         interval=_interval(draws),
         pgr=metrics.pgr(mean_score, anchors) if anchors else None,
         oracle_gap_share=metrics.oracle_gap_share(float(means[i]), fixed, oracle),
-        harmful_collaboration=_harmful(cv, i, w),
+        harmful_collaboration=None if harmful is None else float(np.nanmean(harmful)),
         calibration_error=(
             metrics.calibration_error(expected[told], realised) if told.any() else None
         ),
         brier=metrics.brier(expected[told], realised) if told.any() else None,
+        harmful_interval=None if harmful is None else metrics.paired_bootstrap(harmful, **options),
+        mix=mix_of(chosen, cv.outcomes.plans),
     )
 
 
-def _harmful(cv: CrossValidation, i: int, w: int) -> float | None:
+def _harmful(cv: CrossValidation, i: int, w: int) -> Floats | None:
+    """Share of seeds in which a team was chosen for nothing, (N,); None where none can be told."""
     single = np.array([len(plan.agents) == 1 for plan in cv.outcomes.plans])
     if not single.any() or single.all():
         return None  # nothing to compare: no team, or nothing but teams
@@ -309,5 +353,4 @@ def _harmful(cv: CrossValidation, i: int, w: int) -> float | None:
             ]
         )
     )
-    known = told[np.isfinite(told)]
-    return float(known.mean()) if len(known) else None
+    return told if np.isfinite(told).any() else None

@@ -19,7 +19,7 @@ from masrouter.evaluation.learners import Embeddings
 from masrouter.outcomes import Floats, Ints, Outcomes
 
 FORMAT = "masrouter cross-validation"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class UnitResult:
     expected: Floats  # (W, n) expected score of the choice, NaN where none was said
     notes: tuple[str, ...] = ()
     not_applicable: str | None = None
+    domains: tuple[str, ...] | None = None  # (n,) predicted from the text, where the learner does
 
 
 class UnitStore:
@@ -80,6 +81,7 @@ class UnitStore:
             ],
             "notes": list(result.notes),
             "not_applicable": result.not_applicable,
+            "domains": None if result.domains is None else list(result.domains),
         }
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -100,6 +102,11 @@ class UnitStore:
                     f"{path}:{number}: not a line of a cross-validation ({error}); "
                     "delete the file to start over"
                 ) from error
+            if number == 1 and isinstance(data, dict) and data.get("version") != VERSION:
+                raise EvaluationError(
+                    f"{path}:1: unfinished work of version {data.get('version')!r}; this masrouter "
+                    f"goes on with version {VERSION}; delete the file to start over"
+                )
             if number == 1 and data != header:
                 raise EvaluationError(
                     f"{path}:1: the file holds work on other data, embeddings, cost weights or "
@@ -118,12 +125,15 @@ def _result(data: dict[str, Any]) -> UnitResult:
     expected = np.array(data["expected"], dtype=np.float64)  # null reads as NaN
     if chosen.ndim != 2 or chosen.shape != expected.shape:
         raise ValueError(f"chosen {chosen.shape} and expected {expected.shape} differ")
-    why = data["not_applicable"]
+    why, domains = data["not_applicable"], data["domains"]
+    if domains is not None and len(domains) != chosen.shape[1]:
+        raise ValueError(f"{len(domains)} domains for {chosen.shape[1]} queries")
     return UnitResult(
         chosen,
         expected,
         tuple(str(note) for note in data["notes"]),
         None if why is None else str(why),
+        None if domains is None else tuple(str(name) for name in domains),
     )
 
 

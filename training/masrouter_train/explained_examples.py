@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from masrouter.encoder import load_encoder
 from masrouter.errors import RoutingError
 from masrouter.evaluation.crossval import CrossValidation, split_queries
-from masrouter.evaluation.examples import choose_examples, example
+from masrouter.evaluation.examples import choose_examples, example, most_varied
 from masrouter.evaluation.routing_cost import measure_routing
 from masrouter.evaluation.summary import Evaluation
 from masrouter.logs import Logs
@@ -34,12 +34,15 @@ def with_examples(
 ) -> Evaluation:
     """The evaluation with examples and with what routing takes.
 
-    `cv` is from `cross_validate` with `folds` parts. The router of its first part is trained again,
-    as it was there, and examples are taken from the queries that it had not seen.
+    `cv` is from `cross_validate` with `folds` parts. The router of one of them, on which it chose
+    the most different plans, is trained again, as it was there; examples are among the queries that
+    it had not seen.
     """
     outcomes, seed = cv.outcomes, cv.seeds[0]
     fold = split_queries(outcomes.query_ids, folds, seed)
-    train, held_out = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
+    parts = [np.flatnonzero(fold == part) for part in range(folds)]
+    held_out = parts[most_varied(cv, learner.name, parts)]
+    train = np.setdiff1d(np.arange(outcomes.n_queries), held_out)
     chosen = choose_examples(cv, learner.name, held_out)
     router = learner.fit(
         outcomes.queries_at(train), embeddings[train], cost_weights=cv.cost_weights, seed=seed
