@@ -16,11 +16,11 @@ from rich.console import Console
 from masrouter.catalog import Catalog
 from masrouter.cli_models import (
     SIMULATED,
-    ServingModel,
     chat_model,
     check_served,
     read_plan,
-    unserved,
+    routed,
+    some_problems,
 )
 from masrouter.errors import ConfigError, ExecutionError
 from masrouter.execution import execute
@@ -29,11 +29,10 @@ from masrouter.problems import (
     Grade,
     Problem,
     ShownExamples,
-    read_problems,
 )
 from masrouter.router import Router
 from masrouter.sandbox import Sandbox
-from masrouter.types import Plan, Run
+from masrouter.types import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +106,16 @@ def run_command(
     else:
         assert checkpoint is not None
         router = Router.from_pretrained(checkpoint, catalog=known if catalog else None)
-        plans = _routed(
+        decisions = routed(
             router,
-            jobs,
+            [job.query for job in jobs],
             asked,
             models=model,
             exclude_models=exclude_model or (),
             willingness_to_pay=willingness_to_pay,
             max_cost_usd=max_cost_usd,
         )
+        plans = [decision.plan for decision in decisions]
     right = graded = failed = 0
     console = Console(highlight=False, width=max(Console().width, 100))
     with contextlib.ExitStack() as stack:
@@ -158,47 +158,8 @@ def _jobs(queries: Sequence[str], paths: Sequence[Path], limit: int | None) -> l
         raise ConfigError("give queries, or --problems with problem sets, and not both")
     if queries:
         return [_Job(query, None) for query in queries]
-    found = read_problems(*paths)
-    if limit is not None:
-        if limit < 1:
-            raise ConfigError(f"--limit: expected at least 1, got {limit}")
-        # Spread evenly: the first ones would all be of one set, and easy.
-        count = min(limit, len(found))
-        found = tuple(found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count))
+    found = some_problems(paths, limit)
     return [_Job(problem.query, problem) for problem in found]
-
-
-def _routed(
-    router: Router,
-    jobs: Sequence[_Job],
-    llm: ServingModel,
-    *,
-    models: Sequence[str] | None,
-    exclude_models: Sequence[str],
-    willingness_to_pay: float | None,
-    max_cost_usd: float | None,
-) -> list[Plan]:
-    """The router's plans, of models that can be asked."""
-    lost = unserved(llm, (name for plan in router.plans for name in plan.models))
-    fitting = [plan for plan in router.plans if not lost.keys() & set(plan.models)]
-    if not fitting:
-        raise ConfigError(
-            f"none of the router's {len(router.plans)} plans can be run: {'; '.join(lost.values())}"
-        )
-    if lost:
-        typer.echo(
-            f"note: {len(router.plans) - len(fitting)} of the router's {len(router.plans)} plans "
-            f"are left out, since nobody serves {', '.join(lost)}",
-            err=True,
-        )
-    decisions = router.route_batch(
-        [job.query for job in jobs],
-        models=models or None,
-        exclude_models=[*exclude_models, *lost],
-        willingness_to_pay=willingness_to_pay,
-        max_cost_usd=max_cost_usd,
-    )
-    return [decision.plan for decision in decisions]
 
 
 def _data(run: Run, grade: Grade | None) -> dict[str, Any]:

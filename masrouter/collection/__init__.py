@@ -6,7 +6,7 @@ store.py      the SQLite file            export.py     what it holds, as logs
 """
 
 from masrouter.collection.collect import Progress, Settings, collect
-from masrouter.collection.design import Assignment, epsilon_greedy, grid, uniform
+from masrouter.collection.design import Assignment, epsilon_greedy, grid, paired, uniform
 from masrouter.collection.export import Exported, Status, export, status
 from masrouter.collection.plan_file import PlanFile, PlanSpace, read_plan_file
 from masrouter.collection.store import Spending, Store
@@ -25,6 +25,7 @@ __all__ = [
     "epsilon_greedy",
     "export",
     "grid",
+    "paired",
     "read_plan_file",
     "status",
     "uniform",

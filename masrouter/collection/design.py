@@ -1,4 +1,6 @@
-"""Which plan each problem is run under, and with what probability: grid, uniform, around a router.
+"""Which plan each problem is run under, and how probable it was.
+
+A grid, plans chosen for each problem, uniform draws, draws around a router.
 
 A design is a pure function of its arguments: the same problems, plans and seed give the same
 assignments in the same order, so that a collection can be taken up again at any time.
@@ -60,6 +62,29 @@ def grid(
         for seed in range(seeds):
             for plan in plans:
                 yield Assignment(problem, plan, seed, "grid")
+
+
+def paired(
+    problems: Sequence[Problem],
+    plans: Sequence[Sequence[Plan]],
+    *,
+    policy: str,
+    seeds: int = 1,
+) -> Iterator[Assignment]:
+    """Each problem under plans of its own, `seeds` times; the order is a grid's.
+
+    plans: those of each problem; one that stands there twice is one run.
+    """
+    _check(problems, seeds)
+    if len(plans) != len(problems):
+        raise CollectionError(f"{len(problems)} problems, but plans of {len(plans)}")
+    own = {
+        p.problem_id: tuple(dict.fromkeys(some)) for p, some in zip(problems, plans, strict=True)
+    }
+    for problem in _mixed(problems):
+        for seed in range(seeds):
+            for plan in own[problem.problem_id]:
+                yield Assignment(problem, plan, seed, policy)
 
 
 def uniform(

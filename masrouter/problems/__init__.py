@@ -1,6 +1,7 @@
 """Problem sets and their graders: code, numbers, multiple choice."""
 
 from masrouter.problems.examples import ShownExamples
+from masrouter.problems.mutation import with_wrong_answers
 from masrouter.problems.problem import Choice, CodeTests, Grade, Grader, Number, Problem
 from masrouter.problems.reading import read_problems
 from masrouter.problems.simulation import simulated_task
@@ -15,4 +16,5 @@ __all__ = [
     "ShownExamples",
     "read_problems",
     "simulated_task",
+    "with_wrong_answers",
 ]

@@ -117,13 +117,14 @@ def _code(fields: _Fields) -> dict[str, Any]:
             raise BadField(
                 name, f"no Python that defines {entry_point!r}, alone or behind the prompt"
             )
-        answers.append(_fenced(program))
+        answers.append(fenced(program))
     return _parts(
         fields.text("task_id"), prompt, "code", CodeTests(prompt, entry_point, test), answers
     )
 
 
-def _fenced(program: str) -> str:
+def fenced(program: str) -> str:
+    """A program as an answer gives it: in a block of Python."""
     ticks = max((len(run) for run in re.findall(r"`{3,}", program)), default=2) + 1
     end = "" if program.endswith("\n") else "\n"
     return f"{'`' * ticks}python\n{program}{end}{'`' * ticks}"

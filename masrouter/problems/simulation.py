@@ -18,8 +18,8 @@ def simulated_task(problem: Problem) -> SimulatedTask:
     if not problem.wrong:
         raise ProblemError(
             f"{problem.source or problem.problem_id}: the simulated provider needs wrong answers "
-            "too (wrong_solutions for code, wrong_answers for numbers); give some, or collect with "
-            "a real provider"
+            "too; give some (wrong_solutions for code, wrong_answers for numbers), or derive them "
+            "with masrouter.problems.with_wrong_answers"
         )
     return SimulatedTask(
         query=problem.query,
