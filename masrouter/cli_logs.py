@@ -15,16 +15,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from masrouter.cli_import import import_command
 from masrouter.evaluation.teams import render_teams, team_table
 from masrouter.logs import LogReport, LogStats, convert, iter_logs, log_stats, read_logs
 from masrouter.logs.read import Progress as OnProgress
 
 app = typer.Typer(
     name="logs",
-    help="Look at outcome logs, check them against the schema, convert them.",
+    help="Bring logs from elsewhere, look at them, check them against the schema, convert them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+app.command("import")(import_command)
 
 Sources = Annotated[
     list[Path],
