@@ -12,8 +12,10 @@ from masrouter import (
     __version__,
     cli_catalog,
     cli_collect,
+    cli_export,
     cli_logs,
     cli_problems,
+    cli_replay,
     cli_route,
     cli_run,
 )
@@ -26,9 +28,11 @@ HELP = """Learn from logged outcomes which team of agents should answer a query.
 
 \b
   masrouter logs check my_logs/                   are my logs fit to learn from?
+  masrouter logs import langfuse export/ ...      bring the logs that I have
   masrouter evaluate --logs my_logs/              what would a router have saved?
   masrouter train --logs my_logs/ --out mine/     learn one
   masrouter route --checkpoint mine/ "Prove ..."  ask it which team
+  masrouter replay --logs my_logs/ -c mine/       this router on my traffic
   masrouter run --checkpoint mine/ --llm providers.yaml "Prove ..."   let that team answer
   masrouter collect --problems mine.jsonl ...     make logs by running teams
 
@@ -46,9 +50,11 @@ def build_app() -> typer.Typer:
     app.add_typer(cli_catalog.app, name="catalog")
     app.command("route")(cli_route.route)
     app.command("run")(cli_run.run_command)
+    app.command("replay")(cli_replay.replay_command)
     app.command("collect")(cli_collect.collect_command)
     app.add_typer(cli_collect.app, name="collection")
     app.add_typer(cli_problems.app, name="problems")
+    app.add_typer(cli_export.app, name="export")
     for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
         _add(app, point)
 
