@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from masrouter.errors import ConstraintError, EvaluationError, LogError, RoutingError
-from masrouter.evaluation.policy_value import estimate_policy
+from masrouter.evaluation.off_policy.policy_value import estimate_policy
+from masrouter.evaluation.off_policy.rounds import LoggedRounds
 from masrouter.evaluation.replay import Limits, replay
 from masrouter.evaluation.replay.parts import NO_TIME, spans
 from masrouter.evaluation.replay.report import print_replay, to_markdown
 from masrouter.evaluation.replay.types import Measured, Replay
-from masrouter.evaluation.rounds import LoggedRounds
 from masrouter.logs import Logs
 from masrouter.reporting.replay_page import replay_page
 from masrouter.router import Router

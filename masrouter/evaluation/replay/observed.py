@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from masrouter.evaluation.off_policy.support import plan_probe
 from masrouter.evaluation.replay.case import (
     Case,
     agreement_of,
@@ -25,7 +26,6 @@ from masrouter.evaluation.replay.types import (
     Verdict,
 )
 from masrouter.evaluation.sensitivity import covered_share, score_ranges
-from masrouter.evaluation.support import plan_probe
 from masrouter.outcomes import Bools, Ints
 
 GAMMAS = (1.25, 1.5, 2.0, 3.0)

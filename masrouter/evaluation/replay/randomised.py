@@ -9,7 +9,8 @@ import numpy as np
 
 from masrouter.errors import EvaluationError
 from masrouter.evaluation.off_policy import Estimate
-from masrouter.evaluation.policy_value import Estimates, PolicyValue, estimate_policy
+from masrouter.evaluation.off_policy.policy_value import Estimates, PolicyValue, estimate_policy
+from masrouter.evaluation.off_policy.rounds import LoggedRounds
 from masrouter.evaluation.replay.case import (
     Case,
     agreement_of,
@@ -29,7 +30,6 @@ from masrouter.evaluation.replay.types import (
     Side,
     Verdict,
 )
-from masrouter.evaluation.rounds import LoggedRounds
 from masrouter.logs import Logs
 from masrouter.outcomes import Bools, Ints
 

@@ -6,15 +6,17 @@ Not here: any number that is not already in the LiveEvaluation.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from masrouter.evaluation.live import (
+from masrouter.evaluation.live.figures import (
     FEWEST_PROBLEMS,
     ArmResult,
     Difference,
@@ -24,6 +26,8 @@ from masrouter.evaluation.live import (
 )
 
 DASH = "–"
+WIDE = 140
+"""Columns from which an interval has room beside its mean; below, it stands under it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,18 @@ class Sheet:
 
 def print_live(evaluation: LiveEvaluation, console: Console, notes: Sequence[str] = ()) -> None:
     """The tables, what follows from them, and notes."""
+
+    def cell(i: int, text: str) -> Text:  # Text, not markup: names come from outside
+        return Text(text if i == 0 or console.width >= WIDE else text.replace(" (", "\n(", 1))
+
     for sheet in sheets(evaluation):
-        table = Table(title=Text(sheet.title), caption=Text(sheet.caption))
+        table = Table(title=Text(sheet.title), caption=Text(sheet.caption), box=box.SIMPLE)
         for i, name in enumerate(sheet.header):
-            table.add_column(Text(name), justify="left" if i == 0 else "right")
+            # Folded: no digit is ever cut off.
+            justify: JustifyMethod = "left" if i == 0 else "right"
+            table.add_column(cell(i, name), justify=justify, overflow="fold")
         for row in sheet.rows:
-            table.add_row(*map(Text, row))  # Text, not markup: names come from outside
+            table.add_row(*(cell(i, text) for i, text in enumerate(row)))
         console.print(table)
     for line in verdicts(evaluation):
         console.print(Text(line))
@@ -82,9 +92,9 @@ def sheets(evaluation: LiveEvaluation) -> list[Sheet]:
         Sheet(
             f"Live evaluation{state}",
             f"{about}. Means with 95 % bootstrap intervals over problems ({evaluation.resamples} "
-            "draws). A run without an answer counts as wrong. Cost and tokens are of a run; "
-            "latency is the median run's (mean), without routing; in brackets, runs where known "
-            f"if not all. No interval below {FEWEST_PROBLEMS} problems, or where all are alike. "
+            "draws). A run without an answer counts as wrong. Cost is of 1,000 runs, tokens "
+            "of one; latency is the median run's (mean), without routing; in brackets, runs where "
+            f"known if not all. No interval below {FEWEST_PROBLEMS} problems, or where all are alike. "
             f"{DASH} while runs are missing.",
             _arm_header("arm", ks),
             tuple((arm.arm, *_arm_cells(arm, ks)) for arm in whole.arms),
@@ -140,6 +150,8 @@ def verdicts(evaluation: LiveEvaluation) -> list[str]:
             continue
         score = _said(d.pass_at[k], "score", "right more often", "right less often")
         cost = _said(d.cost_usd, "cost", "dearer", "cheaper")
+        if 0 < d.cost_usd.runs < whole.problems:
+            cost += f" (of the {d.cost_usd.runs} of {whole.problems} problems where all is known)"
         lines.append(f"{first} against {d.arm}: {score}; {cost}")
     return lines
 
@@ -159,7 +171,7 @@ def _said(difference: Measured, what: str, more: str, less: str) -> str:
 
 def _arm_header(first: str, ks: tuple[int, ...]) -> tuple[str, ...]:
     passes = (f"pass@{k} (95 %)" for k in ks)
-    return first, "runs", "no answer", *passes, "cost (95 %)", "tokens", "latency"
+    return first, "runs", "no answer", *passes, "cost of 1,000 (95 %)", "tokens", "latency"
 
 
 def _arm_cells(arm: ArmResult, ks: tuple[int, ...]) -> tuple[str, ...]:
@@ -181,7 +193,7 @@ def _arm_cells(arm: ArmResult, ks: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _difference_header(first: str, ks: tuple[int, ...]) -> tuple[str, ...]:
-    return first, *(f"pass@{k}" for k in ks), "cost", "tokens", "latency", "same plan"
+    return first, *(f"pass@{k}" for k in ks), "cost of 1,000", "tokens", "latency", "same plan"
 
 
 def _difference_cells(d: Difference, ks: tuple[int, ...]) -> tuple[str, ...]:
@@ -210,7 +222,15 @@ def _score(value: Measured, sign: str = "") -> str:
 
 
 def _dollars(value: Measured, sign: str = "") -> str:
-    return _figure(value, f"{sign}.3g", "$")
+    """Of 1,000 runs: a single one costs a fraction of a cent."""
+    return _figure(value, f"{sign},.{_decimals(value)}f", "$", times=1000.0)
+
+
+def _decimals(value: Measured) -> int:
+    """Places at which 1,000 times the value shows three digits, two at least."""
+    ends = () if value.interval is None else (value.interval.low, value.interval.high)
+    size = max(abs(part) for part in (value.mean or 0.0, *ends)) * 1000.0
+    return max(2, 2 - math.floor(math.log10(size))) if size > 1e-9 else 2
 
 
 def _count(value: Measured, sign: str = "") -> str:
@@ -222,17 +242,23 @@ def _seconds(value: Measured) -> str:
 
 
 def _figure(
-    value: Measured, form: str, currency: str = "", *, unit: str = "", interval: bool = True
+    value: Measured,
+    form: str,
+    currency: str = "",
+    *,
+    unit: str = "",
+    interval: bool = True,
+    times: float = 1.0,
 ) -> str:
     if value.mean is None:
         return "unknown"
-
-    mean = f"{value.mean:{form}}"
+    mean = f"{value.mean * times:{form}}"
     sign = mean[0] if mean[0] in "+-" else ""
     text = f"{sign}{currency}{mean.removeprefix(sign)}{unit}"
     if not interval or value.interval is None:
         return text
-    return f"{text} ({value.interval.low:{form}} to {value.interval.high:{form}})"
+    low, high = (f"{end * times:{form}}" for end in (value.interval.low, value.interval.high))
+    return f"{text} ({low} to {high})"
 
 
 def _name(part: Part) -> str:
