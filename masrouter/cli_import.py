@@ -158,8 +158,10 @@ def import_command(
     """
     if not out.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
         raise LogError(f"{out}: expected a name that ends in .jsonl, .jsonl.gz or .parquet")
-    if not out.parent.is_dir():
-        raise LogError(f"{out}: no folder {out.parent}; make it first")
+    if rejects is not None:
+        _make_folder(rejects)
+    if out.resolve() in {path.resolve() for path in (*inputs, *(scores or ()))}:
+        raise LogError(f"{out}: the log to write is one of the inputs; name another")
     options = ImportOptions(
         dataset=dataset,
         dataset_key=dataset_key,
@@ -196,6 +198,7 @@ def import_command(
     _tell(imported.report)
     if not len(imported.logs):
         raise LogError("no row became a record, so nothing was written; the lines above say why")
+    _make_folder(out)
     write = write_parquet if out.name.endswith(".parquet") else write_jsonl
     write(imported.logs, out)
     if as_json:
@@ -204,6 +207,14 @@ def import_command(
     else:
         done = f"wrote {len(imported.logs):,} records to {out}"
         Console(highlight=False).print(done, markup=False, soft_wrap=True)
+
+
+def _make_folder(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise LogError(f"{file}: the folder {file.parent} cannot be made: {why}") from error
 
 
 def _labels(pairs: Sequence[str]) -> dict[str, float]:

@@ -114,9 +114,9 @@ def test_ranges_and_labels_are_options(app: typer.Typer, tmp_path: Path) -> None
     ("arguments", "told"),
     [
         (["--out", "a.csv", "--dataset", "d"], "a.csv: expected a name that ends in .jsonl"),
-        (["--out", "nowhere/a.jsonl", "--dataset", "d"], "no folder nowhere; make it first"),
         (["--out", "a.jsonl"], "no dataset: give the queries' origin a name"),
         (["--out", "a.jsonl", "--dataset", "d", "--score-range", "2", "1"], "expected LOW < HIGH"),
+        (["--out", "a.jsonl", "--dataset", "d", "--score-range", "0", "inf"], "expected LOW <"),
         (["--out", "a.jsonl", "--dataset", "d", "--mapping", "m"], "--mapping is for tables"),
         (["--out", "a.jsonl", "--dataset", ""], "dataset: expected text"),
         (["--out", "a.jsonl", "--dataset", "d", "--strict"], "calls.jsonl:2: id: expected text"),
@@ -156,3 +156,25 @@ def test_help_teaches_by_example(app: typer.Typer) -> None:
     for source in ("litellm", "langfuse", "otel", "table"):
         assert f"masrouter logs import {source} " in result.stdout
     assert run(app, "excel", "a.jsonl", "--out", "b.jsonl").exit_code == 2
+
+
+def test_folders_that_are_not_there_are_made(app: typer.Typer, tmp_path: Path) -> None:
+    calls = lines(tmp_path / "calls.jsonl", [payload("a"), {"x": 1}])
+    out, rejects = tmp_path / "logs" / "new" / "a.jsonl", tmp_path / "bad" / "rows.jsonl"
+    result = run(
+        app, "litellm", calls, "--dataset", "faq", "--out", out, "--rejects", rejects
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert len(read_logs(out)) == 1
+    assert rejects.exists()
+    result = run(app, "litellm", calls, "--dataset", "faq", "--out", calls / "a.jsonl")
+    assert "cannot be made" in str(result.exception)
+
+
+def test_an_input_is_never_overwritten(app: typer.Typer, tmp_path: Path) -> None:
+    calls = lines(tmp_path / "calls.jsonl", [payload("a")])
+    before = calls.read_bytes()
+    result = run(app, "litellm", calls, "--dataset", "faq", "--out", calls)
+    assert isinstance(result.exception, LogError)
+    assert "the log to write is one of the inputs; name another" in str(result.exception)
+    assert calls.read_bytes() == before

@@ -7,7 +7,8 @@ What a run is, by definition here:
     io        a run of one call; calls of the same seat that failed before it are its retries.
     query     the text (or the user's last message) of the outermost span that stands around every
               call; where none is readable, the user's last message in the first call.
-    latency   from the first start to the last end of the trace's spans.
+    latency   from the first start to the last end of the trace's spans, evaluators left out.
+A model that failed, and another that the same agent asked, may be a fallback, which is no plan.
 A run of several calls needs a topology: nothing in a trace says how its agents talk.
 """
 
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from masrouter.importers.messages import REDACTED
+from masrouter.importers.messages import CUT_OFF, REDACTED
 from masrouter.importers.options import UNSCORED, ImportOptions
 from masrouter.importers.report import Account
 from masrouter.importers.spool import Spool
@@ -54,12 +55,17 @@ class Assembly:
             raise BadValue("trace", "a row of this run was rejected", f"at {trace.broken}")
         facts = self._facts(trace)
         seats = self._seats(trace, calls)
+        self._refuse_fallback(seats)
         plan = Plan(
             self._topology(facts.get("topology"), seats, calls),
             tuple(Agent(seat.agent, seat.model) for seat in seats),
         )
         if plan.topology != "io" and any(agent.role is None for agent in plan.agents):
             self._account.notes["teams where calls name no agent: a seat for each model"] += 1
+        if len(seats) > 1 and any(call.start is None for call in calls):
+            self._account.notes["teams without start times: in the order of the files"] += 1
+        if not all(span.parent is None or trace.has(span.parent) for span in trace.rows()):
+            self._account.notes["runs with rows whose parent is not in the files"] += 1
         query = self._query(trace, calls)
         dataset = facts.get("dataset") or options.dataset
         if dataset is None:
@@ -67,12 +73,13 @@ class Assembly:
         task = facts.get("task") or options.task
         policy = facts.get("policy") or options.policy
         usage = [seat.usage() for seat in seats]
-        starts = [span.start for span in trace.rows() if span.start is not None]
+        rows = [span for span in trace.rows() if trace.of_team(span)]
+        starts = [span.start for span in rows if span.start is not None]
         return LogRecord(
             run_id=run_id,
-            query_id=_name(facts.get("query_id")) or query_id(query),
+            query_id=name_of(facts.get("query_id"), "query_id") or query_id(query),
             query=query,
-            dataset=_name(dataset) or "",
+            dataset=name_of(dataset, "dataset") or "",
             plan=plan,
             score=None,
             score_source=options.score_source or UNSCORED,
@@ -82,10 +89,10 @@ class Assembly:
                 _sum([call.cost_usd for call in calls]),
             ),
             agent_usage=tuple(usage),
-            task=_name(task),
-            latency_s=_latency(trace, calls),
+            task=name_of(task, "task"),
+            latency_s=_latency(rows, calls),
             propensity=number(facts.get("propensity"), "propensity"),
-            policy=_name(policy),
+            policy=name_of(policy, "policy"),
             seed=integer(facts.get("seed"), "seed"),
             error=_error(trace, calls),
             timestamp=iso(min(starts)) if starts else None,
@@ -94,7 +101,7 @@ class Assembly:
     def _facts(self, trace: Trace) -> dict[str, object]:
         """What the metadata of the trace's rows say of the run; they must agree."""
         facts: dict[str, object] = {}
-        for span in trace.rows():
+        for span in filter(trace.of_team, trace.rows()):
             for name, value in span.facts.items():
                 if facts.setdefault(name, value) != value:
                     told = f"{quote(facts[name])} and {quote(value)}"
@@ -111,9 +118,21 @@ class Assembly:
             seats.setdefault((agent, model), _Seat(agent, model, [])).calls.append(call)
         return list(seats.values())
 
+    def _refuse_fallback(self, seats: Sequence[_Seat]) -> None:
+        """Raise BadValue where a model may have been asked in place of another that failed."""
+        models = Counter(seat.agent for seat in seats)
+        for seat in seats:
+            if models[seat.agent] > 1 and all(call.error is not None for call in seat.calls):
+                raise BadValue(
+                    "model",
+                    "every call of a model failed, and its agent asked another: a fallback or a "
+                    "team is not said; name the agents (--agent-key), or pass --runs call",
+                    str(Agent(seat.agent, seat.model)),
+                )
+
     def _topology(self, named: object, seats: Sequence[_Seat], calls: Sequence[Span]) -> str:
         if named is not None:
-            return _name(named) or ""
+            return name_of(named, "topology") or ""
         if len(seats) == 1 and all(call.error is not None for call in calls[:-1]):
             return "io"
         if self._options.topology is not None:
@@ -129,11 +148,8 @@ class Assembly:
 
     def _query(self, trace: Trace, calls: Sequence[Span]) -> str:
         first = list(trace.above(calls[0]))
-        shared = [
-            span
-            for span in reversed(first[1:])
-            if all(any(other is span for other in trace.above(call)) for call in calls)
-        ]
+        common = set.intersection(*({id(span) for span in trace.above(call)} for call in calls))
+        shared = [span for span in reversed(first[1:]) if id(span) in common]
         sources = [*shared, calls[0]]
         source = next((span for span in sources if span.text is not None), None)
         if source is None or source.text is None:
@@ -143,6 +159,8 @@ class Assembly:
         query = self._spool.get(source.text)
         if query == REDACTED:
             raise BadValue("query", "the text was redacted before it was logged")
+        if query.endswith(CUT_OFF):
+            raise BadValue("query", "the text was cut off before it was logged")
         notes = self._account.notes
         if source is calls[0] and any(span.asked is not None for span in shared):
             notes["the outermost input is no text: the first call's user message was taken"] += 1
@@ -152,10 +170,6 @@ class Assembly:
             if source.asked.earlier_turns:
                 notes["queries that follow earlier turns, which the text does not show"] += 1
         return query
-
-
-def _name(value: object) -> str | None:
-    return name_of(value, "metadata")
 
 
 def query_id(query: str) -> str:
@@ -174,14 +188,14 @@ def _total(values: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(values) else None
 
 
-def _latency(trace: Trace, calls: Sequence[Span]) -> float | None:
+def _latency(rows: Sequence[Span], calls: Sequence[Span]) -> float | None:
     """Seconds from the first start to the last end; unknown where a call's times are."""
     if any(call.start is None or call.end is None for call in calls):
         return None
-    rows = trace.rows()
     start = min(span.start for span in rows if span.start is not None)
     end = max(span.end for span in rows if span.end is not None)
-    return end - start if end >= start else None
+    # Microseconds are what a float of seconds since 1970 holds.
+    return round(end - start, 6) if end >= start else None
 
 
 def _error(trace: Trace, calls: Sequence[Span]) -> str | None:

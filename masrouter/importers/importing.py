@@ -24,7 +24,7 @@ from masrouter.importers.rows import Progress, Row, find_inputs, read_rows
 from masrouter.importers.scores import ScoreBook
 from masrouter.importers.spool import Spool
 from masrouter.importers.table import Table
-from masrouter.importers.traces import Kind, Place, Span, Trace, Traces
+from masrouter.importers.traces import Kind, Place, Span, Traces
 from masrouter.importers.values import BadValue
 from masrouter.logs import Logs
 from masrouter.logs.report import RejectsFile
@@ -95,9 +95,10 @@ def import_logs(
         LogError: No such file, a damaged file, options that leave open what the outcome is, or a
             bad row when strict.
     """
-    files = find_inputs(inputs)
-    score_files = find_inputs(scores) if scores else ()
-    if rejects is not None and Path(rejects).resolve() in {f.resolve() for f in files}:
+    found = find_inputs(inputs)
+    files, score_files = found.files, find_inputs(scores).files if scores else ()
+    read = {file.resolve() for file in (*files, *score_files)}
+    if rejects is not None and Path(rejects).resolve() in read:
         raise LogError(f"{rejects}: the rejects file is one of the inputs; name another")
     if (mapping is not None) != (source is Format.table):
         raise LogError(
@@ -108,6 +109,8 @@ def import_logs(
     with ExitStack() as stack:
         rejected = None if rejects is None else stack.enter_context(RejectsFile(rejects))
         account = Account(tuple(map(str, files)), strict=strict, rejects=rejected)
+        for suffix, count in found.skipped.items():
+            account.notes[f"files of the folders not read, as their names end in {suffix}"] = count
         spool = stack.enter_context(Spool())
         rows = stack.enter_context(closing(read_rows(files, account, progress)))
         scored = stack.enter_context(closing(read_rows(score_files, account)))
@@ -177,7 +180,11 @@ def _drafts(
     """A draft for each run; the rows of what is no run are ignored or rejected here."""
     assembly = Assembly(options, account, spool)
     for trace in traces:
-        calls = trace.calls()
+        try:
+            calls = trace.calls()
+        except BadValue as bad:
+            reject(account, _places(trace.rows()), bad)
+            continue
         kept = {span.id for span in calls}
         rest = [span for span in trace.rows() if span.id not in kept]
         if not calls:
@@ -187,8 +194,11 @@ def _drafts(
                 why = "a row of this run was rejected"
                 reject(account, _places(rest), BadValue("trace", why, f"at {trace.broken}"))
             continue
-        aside = [span for span in rest if any(s.kind is Kind.ASIDE for s in trace.above(span))]
-        around = [span for span in rest if span not in aside]
+        aside = [span for span in rest if not trace.of_team(span)]
+        around = [span for span in rest if trace.of_team(span)]
+        repeated = sum(span.kind is Kind.CALL for span in around)
+        if repeated:
+            account.notes["calls around calls of the same tokens, which count once"] += repeated
         runs = [calls]
         if options.runs == "call":
             runs = [[call] for call in calls]
@@ -197,8 +207,8 @@ def _drafts(
             account.ignore("row of an evaluator", _rows(aside))
         for index, run in enumerate(runs):
             if options.runs == "call":
-                part = Trace(trace.id, {run[0].id: run[0]}, broken=trace.broken)
-                run_id, places = f"{source}:{trace.id}/{run[0].id}", _places(run)
+                part, places = trace.alone(run[0]), _places(run)
+                run_id, run = f"{source}:{trace.id}/{run[0].id}", part.calls()
             else:
                 part, run_id = trace, f"{source}:{trace.id}"
                 places = _places([*run, *around])

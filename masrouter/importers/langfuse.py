@@ -118,6 +118,8 @@ class Langfuse:
             told = f"keys {quote(sorted(map(str, data))[:20])}"
             raise BadValue("row", "neither an observation, a score nor a trace", told)
         unknown = {n: 1 for n, v in data.items() if n not in _READ and v not in (None, "", [], {})}
+        inside = ("observations", "scores")
+        unknown |= {n: 1 for n in inside if data.get(n) and not isinstance(data[n], list)}
         self._account.unmapped(unknown)
 
     def finish(self) -> None:

@@ -8,7 +8,8 @@
     score: {column: rating, range: [1, 5]}        # or map: {up: 1, down: 0}
     score_source: {value: human}
     latency_s: {column: ms, factor: 0.001}
-    timestamp: {column: at, unit: s}              # s, ms, us or ns since 1970; text needs no unit
+    timestamp: {column: at, unit: s}              # s, ms, us or ns since 1970; text needs no unit,
+                                                  # and is UTC where it names no zone
 
 A seat with `optional: true` is left out in rows whose model is empty. `agents: {column: team}`
 takes a JSON list of {role, model, ...} as the log schema has it.
@@ -45,8 +46,8 @@ class Source:
 
     column: str | None = None
     value: Any = None
-    low: float = 0.0
-    high: float = 1.0
+    range: tuple[float, float] | None = None
+    """Lowest and highest of the scale; None is 0 to 1."""
     labels: Mapping[str, float] | None = None
     factor: float = 1.0
     unit_s: float | None = None
@@ -126,7 +127,6 @@ def _source(document: Document, path: Place) -> Source:
     column = entries["column"]
     if not isinstance(column, str) or not column:
         raise document.problem(path, f"column: expected a name, got {describe(column)}")
-    low, high = _range(document, path, entries)
     factor = entries.get("factor", 1)
     if not _is_number(factor) or factor <= 0:
         raise document.problem((*path, "factor"), "expected a number > 0")
@@ -135,16 +135,19 @@ def _source(document: Document, path: Place) -> Source:
         raise document.problem((*path, "unit"), f"expected one of {', '.join(UNITS)}")
     return Source(
         column=column,
-        low=low,
-        high=high,
+        range=_range(document, path, entries),
         labels=_labels(document, path, entries),
         factor=float(factor),
         unit_s=None if unit is None else UNITS[unit],
     )
 
 
-def _range(document: Document, path: Place, entries: Mapping[str, Any]) -> tuple[float, float]:
-    ends = entries.get("range", [0, 1])
+def _range(
+    document: Document, path: Place, entries: Mapping[str, Any]
+) -> tuple[float, float] | None:
+    if "range" not in entries:
+        return None
+    ends = entries["range"]
     if (
         not isinstance(ends, list)
         or len(ends) != 2

@@ -22,6 +22,8 @@ _TEXT_PARTS = ("text", "input_text")
 _USER = ("user", "human")
 REDACTED = "redacted-by-litellm"
 """What LiteLLM writes in place of texts where message logging is turned off."""
+CUT_OFF = "truncated by litellm, this logger does not support large content"
+"""How texts end that LiteLLM cut; messages are a printed list then, no JSON."""
 
 
 @dataclass(frozen=True, slots=True)

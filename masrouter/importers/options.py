@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -56,8 +57,8 @@ class ImportOptions:
             if getattr(self, item.name) == "":
                 raise LogError(f"{item.name}: expected text, got none")
         low, high = self.score_range or (0.0, 1.0)
-        if not low < high:
-            raise LogError(f"score_range: expected LOW < HIGH, got {low} and {high}")
+        if not -math.inf < low < high < math.inf:
+            raise LogError(f"score_range: expected LOW < HIGH, both finite, got {low} and {high}")
         for label, value in self.score_labels.items():
             if not 0 <= value <= 1:
                 raise LogError(f"score_labels: {label!r}: expected a number in [0, 1], got {value}")

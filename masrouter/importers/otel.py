@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from masrouter.importers.messages import Asked, asked
@@ -53,6 +54,10 @@ _READ = frozenset(
 )  # fmt: skip
 
 
+_Message = tuple[int, Row, Asked]
+"""When it was said, in nanoseconds since 1970 (0 where unknown), the event, and what it says."""
+
+
 class OpenTelemetry:
     """Takes spans and log records."""
 
@@ -61,7 +66,7 @@ class OpenTelemetry:
     ) -> None:
         self._traces, self._book = traces, book
         self._options, self._account = options, account
-        self._waiting: defaultdict[tuple[str, str], list[tuple[Row, Asked]]] = defaultdict(list)
+        self._waiting: defaultdict[tuple[str, str], list[_Message]] = defaultdict(list)
 
     def leaves(self, row: Row) -> Iterator[Row]:
         """The spans, evaluation events and log records of an export request."""
@@ -96,16 +101,23 @@ class OpenTelemetry:
             self._log(row, leaf.data, found)
 
     def finish(self) -> None:
-        """Give spans the messages that came as events."""
+        """Give spans the messages that came as events, the last by time."""
         for (trace_id, span_id), waiting in self._waiting.items():
             trace = self._traces.by_id.get(trace_id)
             span = trace.spans.get(span_id) if trace else None
-            for row, message in waiting:
+            waiting.sort(key=lambda item: item[0])
+            turns: list[Asked] = []
+            for _, row, message in waiting:
                 if span is None:
                     self._account.reject(row, "spanId", "an event of a span that is not there")
                     continue
                 span.places.append(self._traces.place(row))
-                self._traces.attach(span, message)
+                if message not in turns:  # exporters send again what may be lost
+                    turns.append(message)
+            if span is not None:
+                last = turns[-1]
+                earlier = last.earlier_turns + len(turns) - 1
+                self._traces.attach(span, replace(last, earlier_turns=earlier))
 
     def _span(self, row: Row, leaf: Leaf, found: dict[str, Any]) -> None:
         data = leaf.data
@@ -178,7 +190,8 @@ class OpenTelemetry:
         else:
             body = any_value(data.get("body"), "body")
             message = asked([{"role": "user", **body}] if isinstance(body, dict) else body)
-        self._waiting[trace_id, span_id].append((row, message))
+        times = (count(data.get(n), n) for n in ("timeUnixNano", "observedTimeUnixNano"))
+        self._waiting[trace_id, span_id].append((next(filter(None, times), 0), row, message))
 
     def _evaluation(self, row: Row, holder: Mapping[str, Any], found: dict[str, Any]) -> None:
         trace_id = identity(holder.get("traceId"), "traceId")

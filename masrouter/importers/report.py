@@ -36,7 +36,7 @@ class ImportReport:
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Rows that are no part of any run, by what they are."""
     duplicates: int = 0
-    """Rows that repeat an earlier one word for word; exporters send again what may be lost."""
+    """Rows that say what an earlier one of their id said; exporters send again what may be lost."""
     rejected: int = 0
     reasons: tuple[ReasonCount, ...] = ()
     """Rejected rows by reason, most frequent first."""

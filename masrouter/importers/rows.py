@@ -12,9 +12,11 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +29,7 @@ from masrouter.logs.lines import LINE_BYTES, BadLine, parse_line
 from masrouter.logs.report import quote
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv")
-"""Each also with .gz behind it; and .parquet."""
+"""Each also with .gz behind it; and .parquet. A name that has no suffix is taken for .json."""
 MAX_DOCUMENT_BYTES = 1 << 30
 Stream = IO[bytes] | gzip.GzipFile
 
@@ -67,16 +69,24 @@ class Row:
 Rows = Generator[Row, None, None]
 
 
-def find_inputs(paths: Iterable[str | Path]) -> tuple[Path, ...]:
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The files to read."""
+
+    files: tuple[Path, ...]
+    skipped: Mapping[str, int]
+    """How many files of the folders are none by their names, by how the names end."""
+
+
+def find_inputs(paths: Iterable[str | Path]) -> Inputs:
     """The files among files and folders (all below them, sorted); raises LogError."""
     found: dict[Path, Path] = {}
+    skipped: Counter[str] = Counter()
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(
-                p
-                for p in path.rglob("*")
-                if p.is_file() and _kind(p) and not p.name.startswith(".")
-            )
+            visible = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
+            inside = sorted(p for p in visible if _kind(p))
+            skipped.update(p.suffix for p in visible if not _kind(p))
             if not inside:
                 raise LogError(f"{path}: no {', '.join(SUFFIXES)} or .parquet file in this folder")
         elif not path.exists():
@@ -92,11 +102,13 @@ def find_inputs(paths: Iterable[str | Path]) -> tuple[Path, ...]:
             found.setdefault(file.resolve(), file)
     if not found:
         raise LogError("nothing to import; name a file or a folder")
-    return tuple(found.values())
+    return Inputs(tuple(found.values()), skipped)
 
 
 def _kind(path: Path) -> str:
     name = path.name.lower()
+    if not path.suffix:
+        return ".json"  # as LiteLLM names its objects in a bucket
     if name.endswith(".parquet"):
         return ".parquet"
     name = name.removesuffix(".gz")
@@ -302,6 +314,8 @@ def _parquet(path: Path) -> Iterator[tuple[Row, int]]:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, Decimal):
+        return format(value, "f")
     if isinstance(value, list):
         if value and all(
             isinstance(i, tuple) and len(i) == 2 and isinstance(i[0], str) for i in value

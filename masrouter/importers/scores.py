@@ -185,7 +185,7 @@ class ScoreBook:
         elif trace_id is None and len(spans) == 1:
             trace_id, target = next(iter(spans))
         elif trace_id is None:
-            why = "matches several traces" if spans else "matches no trace and no call"
+            why = "matches several calls" if spans else "matches no trace and no call"
         elif trace_id not in traces.by_id:
             why = "matches no trace"
         elif target is not None and not traces.by_id[trace_id].has(target):

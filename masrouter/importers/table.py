@@ -27,6 +27,7 @@ from masrouter.importers.values import (
     amount,
     count,
     decoded,
+    has_no_zone,
     integer,
     iso,
     lookup,
@@ -209,10 +210,17 @@ class Table:
         words = {"true": 1.0, "false": 0.0}
         found = words.get(str(value).lower())
         found = number(value, "score") if found is None else found
-        if found is None or not source.low <= found <= source.high:
-            why = f"outside the range {source.low:g} to {source.high:g}; does the mapping's fit?"
+        low, high = source.range or (0.0, 1.0)
+        if found is None or not low <= found <= high:
+            if source.range is None:
+                # A 1 is the best of some scales and the worst of others: no row can be believed.
+                raise LogError(
+                    f"{row.file}:{row.where}: score: got {quote(value)}, not from 0 to 1; say the "
+                    f"scale in {self._mapping.source} with `range: [LOW, HIGH]`"
+                )
+            why = f"outside the range {low:g} to {high:g}; does the mapping's fit?"
             raise BadValue("score", why, f"got {quote(value)}")
-        return (found - source.low) / (source.high - source.low)
+        return (found - low) / (high - low)
 
     def _count(self, row: Row, name: str, seats: list[int | None]) -> int | None:
         """The mapped total, or that of the seats where each is known."""
@@ -234,6 +242,8 @@ class Table:
         if source.unit_s is None and _is_number(value):
             why = "a number is no time without its unit; add `unit: s` (or ms, us, ns)"
             raise BadValue("timestamp", why, f"got {quote(value)}")
+        if has_no_zone(value):
+            self._account.notes["timestamps without a zone, taken as UTC"] += 1
         return moment(value, "timestamp", unit_s=source.unit_s or 1.0)
 
     def _content_id(self, row: Row) -> str:

@@ -7,22 +7,24 @@ agent, a function, the trace itself). Spans of a trace come in any order, from a
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from masrouter.importers.messages import Asked
 from masrouter.importers.report import Account
 from masrouter.importers.rows import Row
 from masrouter.importers.spool import Ref, Spool
+from masrouter.importers.values import BadValue
+from masrouter.logs.report import quote
 
 
 class Kind(StrEnum):
     """What a span is."""
 
     CALL = "call"
-    """A model was asked."""
+    """A model was asked; around other calls, another account of them."""
     AROUND = "around"
     """Something that calls stand in: an agent, a function, a trace."""
     REMOTE = "remote"
@@ -97,20 +99,50 @@ class Trace:
             yield self.head
 
     def calls(self) -> list[Span]:
-        """The team's model calls, in the order in which they began."""
-        busy: set[str] = set()
-        for span in self.spans.values():
-            if span.kind in (Kind.CALL, Kind.REMOTE):
-                busy |= {other.id for other in self.above(span) if other is not span}
-        found = [
-            span
-            for span in self.spans.values()
-            if (span.kind is Kind.CALL or (span.kind is Kind.REMOTE and span.id not in busy))
-            and not any(other.kind is Kind.ASIDE for other in self.above(span))
-        ]
+        """The team's model calls, in the order in which they began.
+
+        Raises BadValue where a call stands around others and says other tokens than they do, or
+        under itself.
+        """
+        asked = [s for s in self.rows() if s.kind in (Kind.CALL, Kind.REMOTE) and self.of_team(s)]
+        around: defaultdict[str, list[Span]] = defaultdict(list)
+        for span in asked:
+            for other in self.above(span):
+                if other is not span:
+                    around[other.id].append(span)
+        found = [span for span in asked if not around[span.id]]
+        for span in asked:
+            below = [other for other in around[span.id] if not around[other.id]]
+            if around[span.id] and not below:
+                raise BadValue("parent", "a call stands under itself", f"call {quote(span.id)}")
+            # An agent sums its calls; two instrumentations of one call give its tokens twice.
+            if below and span.kind is Kind.CALL and not _repeats(span, below):
+                raise BadValue(
+                    "usage",
+                    "a call stands around others, and its tokens are not theirs: what counts twice "
+                    "is not said; leave out the rows of one of the two instrumentations",
+                    f"call {quote(span.id)}",
+                )
         if all(span.start is not None for span in found):
-            found.sort(key=lambda span: span.start or 0.0)
+            found.sort(key=lambda span: (span.start or 0.0, span.id))
         return found
+
+    def of_team(self, span: Span) -> bool:
+        """Whether a span is neither an evaluator nor under one."""
+        return all(other.kind is not Kind.ASIDE for other in self.above(span))
+
+    def alone(self, call: Span) -> Trace:
+        """A call as a run of its own; what stands around it says who made it and of what."""
+        around = list(self.above(call))
+        agent = next((span.agent for span in around if span.agent is not None), None)
+        origin = {
+            name: value
+            for span in reversed(around)
+            for name, value in span.facts.items()
+            if span is call or name in ("dataset", "task")
+        }
+        span = replace(call, parent=None, agent=agent, facts=origin)
+        return Trace(self.id, {call.id: span}, broken=self.broken)
 
     def has(self, span_id: str) -> bool:
         """Whether a span of this id was met."""
@@ -134,11 +166,11 @@ class Traces:
         return self.by_id.setdefault(trace_id, Trace(trace_id))
 
     def add(self, trace_id: str, span: Span, row: Row, *, head: bool = False) -> None:
-        """Gather a span; one that repeats an earlier one is counted, one that contradicts it is
-        rejected, and the trace with it."""
+        """Gather a span; one that says what an earlier one said is counted, one that contradicts
+        it is rejected, and the trace with it."""
         trace = self.trace(trace_id)
         key = (trace_id, "" if head else span.id)
-        digest = _digest(row)
+        digest = _digest(span)
         if self._digests.setdefault(key, digest) != digest:
             self._account.reject(row, "id", "an earlier row has this id and says otherwise")
             self.spoil(trace_id, row)
@@ -179,15 +211,15 @@ class Traces:
         return iter(self.by_id.values())
 
 
-def split(trace: Trace) -> Iterable[Trace]:
-    """Each call of a trace as a trace of its own."""
-    for call in trace.calls():
-        yield Trace(call.id, {call.id: call}, broken=trace.broken)
+def _repeats(span: Span, below: Sequence[Span]) -> bool:
+    """Whether a call says no other tokens than the calls under it."""
+    pairs = (
+        (span.prompt_tokens, [call.prompt_tokens for call in below]),
+        (span.completion_tokens, [call.completion_tokens for call in below]),
+    )
+    return all(own in (None, sum(n for n in theirs if n is not None)) for own, theirs in pairs)
 
 
-def _digest(row: Row) -> bytes:
-    try:
-        text = json.dumps(row.data, sort_keys=True, default=str)
-    except (ValueError, RecursionError, TypeError):
-        text = row.as_text()
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _digest(span: Span) -> bytes:
+    """Of all that was read of a row; what else it holds may differ between two exports."""
+    return hashlib.blake2b(repr(span).encode("utf-8", "surrogatepass"), digest_size=16).digest()

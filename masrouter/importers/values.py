@@ -65,7 +65,8 @@ def number(value: object, name: str) -> float | None:
         return None
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
-            found = float(value)
+            # Python takes 1_000 for a number; no export writes one so.
+            found = math.nan if isinstance(value, str) and "_" in value else float(value)
         except (ValueError, OverflowError):
             found = math.nan
         if math.isfinite(found):
@@ -151,6 +152,16 @@ def moment(value: object, name: str, *, unit_s: float = 1.0) -> float | None:
     except (OverflowError, ValueError):
         raise BadValue(name, "expected a time of the years 1 to 9999", f"got {value}") from None
     return seconds * unit_s
+
+
+def has_no_zone(value: object) -> bool:
+    """Whether a time is given as a date and a clock without saying where."""
+    if isinstance(value, str) and not _NUMERIC.fullmatch(value):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return False
+    return isinstance(value, datetime) and value.tzinfo is None
 
 
 def datetime_of(seconds: float) -> datetime:

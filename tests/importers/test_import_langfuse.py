@@ -304,3 +304,80 @@ def test_a_circle_of_parents_ends(tmp_path: Path) -> None:
     ]
     (record,) = bring(LANGFUSE, lines(tmp_path / "o.jsonl", rows)).logs
     assert record.plan.agents == (Agent("a", "gpt-4o"),)
+
+
+def test_an_evaluation_that_ran_later_is_no_part_of_the_runs_time(tmp_path: Path) -> None:
+    rows = [
+        observation("e", "EVALUATOR", second=50, metadata={"set": "judging"}),
+        observation("judge", second=51, parent_observation_id="e"),
+        observation("g", second=2, metadata={"set": "faq"}),
+    ]
+    path = lines(tmp_path / "o.jsonl", rows)
+    (record,) = bring(LANGFUSE, path, dataset=None, dataset_key="set").logs
+    assert (record.latency_s, record.timestamp) == (1.0, "2025-01-01T00:00:02Z")
+    assert record.dataset == "faq"
+
+
+def test_two_accounts_of_one_call_count_once(tmp_path: Path) -> None:
+    outer = observation("outer", provided_model_name="openai/gpt-4o")
+    inner = observation("inner", second=0.1, parent_observation_id="outer")
+    imported = bring(LANGFUSE, lines(tmp_path / "o.jsonl", [outer, inner]))
+    (record,) = imported.logs
+    assert str(record.plan) == "io(gpt-4o)"
+    assert record.usage == Usage(12, 3, 0.00006)
+    assert record.latency_s == 1.1
+    assert imported.report.notes == {"calls around calls of the same tokens, which count once": 1}
+    assert len(bring(LANGFUSE, tmp_path / "o.jsonl", runs="call").logs) == 1
+
+
+def test_calls_inside_a_call_of_other_tokens_are_not_summed(tmp_path: Path) -> None:
+    rows = [
+        observation("outer", usage_details={"input": 40, "output": 3}),
+        observation("inner", second=0.1, parent_observation_id="outer"),
+    ]
+    path = lines(tmp_path / "o.jsonl", rows)
+    report = bring(LANGFUSE, path, topology="chain").report
+    assert (report.records, report.rejected) == (0, 2)
+    assert "a call stands around others, and its tokens are not theirs" in report.examples[0]
+
+
+def test_calls_as_runs_keep_their_agent_and_their_traces_dataset(tmp_path: Path) -> None:
+    trace = {"id": "t1", "timestamp": "2025-01-01T00:00:00Z", "tags": ["set:faq"], "input": "Q"}
+    rows = [*team(), trace]
+    path = lines(tmp_path / "o.jsonl", rows)
+    found = list(bring(LANGFUSE, path, runs="call", dataset=None, dataset_key="set").logs)
+    plans = ["io(researcher@gpt-4o)", "io(researcher@gpt-4o)", "io(writer@gpt-4o-mini)"]
+    assert [str(record.plan) for record in found] == plans
+    assert {record.dataset for record in found} == {"faq"}
+    assert {record.query for record in found} == {"Name a prime."}
+
+
+def test_a_parent_that_is_not_in_the_files_is_told(tmp_path: Path) -> None:
+    row = observation("g", parent_observation_id="elsewhere")
+    report = bring(LANGFUSE, lines(tmp_path / "o.jsonl", [row])).report
+    assert report.notes == {"runs with rows whose parent is not in the files": 1}
+
+
+def test_scores_that_are_no_list_are_told(tmp_path: Path) -> None:
+    trace = {"id": "t1", "timestamp": "2025-01-01T00:00:00Z", "scores": {"correct": [1]}}
+    report = bring(LANGFUSE, lines(tmp_path / "o.jsonl", [observation("g"), trace])).report
+    assert report.unmapped_fields["scores"] == 1
+
+
+def test_both_kinds_of_observation_files_of_one_export_are_the_same_rows(tmp_path: Path) -> None:
+    enriched = observation("g")
+    traced = ("user_id", "session_id", "trace_name", "tags", "release")
+    legacy = {name: value for name, value in enriched.items() if name not in traced}
+    imported = bring(LANGFUSE, lines(tmp_path / "o.jsonl", [enriched, legacy]))
+    assert (imported.report.records, imported.report.duplicates) == (1, 1)
+
+
+def test_calls_that_stand_in_each_other_are_listed(tmp_path: Path) -> None:
+    rows = [
+        observation("a", parent_observation_id="b"),
+        observation("b", parent_observation_id="a"),
+        observation("c"),
+    ]
+    report = bring(LANGFUSE, lines(tmp_path / "o.jsonl", rows), topology="chain").report
+    assert (report.records, report.rejected) == (0, 3)
+    assert "a call stands under itself" in report.examples[0]

@@ -252,3 +252,71 @@ def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
 def test_a_dataset_must_be_named(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="no dataset: give"):
         bring(LITELLM, lines(tmp_path / "a.jsonl", [payload("a")]), dataset=None)
+
+
+def test_a_text_that_was_cut_off_is_no_query(tmp_path: Path) -> None:
+    end = "...truncated by litellm, this logger does not support large content"
+    row = payload("a", messages="[{'role': 'user', 'content': 'Sum up: " + "x" * 50 + end)
+    report = bring(LITELLM, lines(tmp_path / "a.jsonl", [row])).report
+    assert (report.records, report.rejected) == (0, 1)
+    assert "the text was cut off before it was logged" in report.examples[0]
+
+
+def test_a_fallback_to_another_model_is_no_team(tmp_path: Path) -> None:
+    rows = [
+        failure("a", trace_id="t", model="gpt-4o"),
+        payload("b", trace_id="t", startTime=1735689601.0),
+    ]
+    path = lines(tmp_path / "a.jsonl", rows)
+    report = bring(LITELLM, path, topology="chain").report
+    assert (report.records, report.rejected) == (0, 2)
+    assert "every call of a model failed, and its agent asked another" in report.examples[0]
+    both = lines(tmp_path / "b.jsonl", [rows[0], failure("b", trace_id="t")])
+    assert bring(LITELLM, both, topology="chain").report.rejected == 2
+    assert [r.error is None for r in bring(LITELLM, path, runs="call").logs] == [False, True]
+    for row, who in zip(rows, ("solver", "critic"), strict=True):
+        row["request_tags"] = [f"who:{who}"]
+    (record,) = records(tmp_path, *rows, topology="chain", agent_key="who")
+    assert str(record.plan) == "chain(solver@gpt-4o, critic@gpt-4o-mini)"
+
+
+def test_the_order_of_files_does_not_change_who_speaks_first(tmp_path: Path) -> None:
+    rows = [payload(c, trace_id="t", model=f"model-{c}") for c in "ab"]
+    forth, back = (records(tmp_path, *r, topology="debate") for r in (rows, rows[::-1]))
+    assert forth == back
+    for row in rows:
+        row["startTime"] = None
+    report = bring(LITELLM, lines(tmp_path / "a.jsonl", rows), topology="debate").report
+    assert report.notes["teams without start times: in the order of the files"] == 1
+
+
+def test_a_bucket_of_names_without_a_suffix_is_read_and_other_files_are_told(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "2025-01-01"
+    folder.mkdir()
+    (folder / "chatcmpl-9J3").write_text(json.dumps(payload("a")))
+    (folder / "b.log").write_text(json.dumps(payload("b")))
+    imported = bring(LITELLM, tmp_path)
+    assert [record.run_id for record in imported.logs] == ["litellm:trace-a"]
+    assert imported.report.notes == {"files of the folders not read, as their names end in .log": 1}
+
+
+def test_a_number_is_not_read_where_only_python_reads_one(tmp_path: Path) -> None:
+    report = bring(LITELLM, lines(tmp_path / "a.jsonl", [payload("a", response_cost="1_0")])).report
+    assert "response_cost: expected a finite number" in report.examples[0]
+
+
+def test_a_key_that_holds_no_name_is_told_by_its_field(tmp_path: Path) -> None:
+    row = payload("a", metadata={"requester_metadata": {"q": [1]}})
+    report = bring(LITELLM, lines(tmp_path / "a.jsonl", [row]), query_id_key="q").report
+    assert "query_id: expected text or null, got [1]" in report.examples[0]
+
+
+def test_rejects_do_not_overwrite_the_scores(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [payload("a")])
+    scores = tmp_path / "scores.csv"
+    scores.write_text("id,score\na,1\n")
+    with pytest.raises(LogError, match="the rejects file is one of the inputs"):
+        bring(LITELLM, path, scores=[scores], rejects=scores, score_source="tests")
+    assert scores.read_text() == "id,score\na,1\n"

@@ -255,3 +255,29 @@ def test_malformed_rows_are_listed_and_none_is_lost(tmp_path: Path) -> None:
     assert f"{path}:5 {place}: gen_ai.request.model: a call names no model" in told
     assert f"{path}:7 resourceSpans: row: expected resourceSpans or resourceLogs" in told
     assert f"{path}:8 resourceSpans[0]: row: expected" in told
+
+
+def test_the_last_message_by_time_is_the_query(tmp_path: Path) -> None:
+    def said(at: int, text: str) -> Data:
+        return {
+            "timeUnixNano": str(at),
+            "traceId": TRACE,
+            "spanId": f"{1:016x}",
+            "eventName": "gen_ai.user.message",
+            "body": any_value({"content": text}),
+        }
+
+    rows = [events(said(20, "And now?"), said(10, "Hello"), said(10, "Hello"))]
+    path = lines(tmp_path / "t.jsonl", [*rows, spans(span(1, chat(text=None)))])
+    imported = bring(OTEL, path)
+    assert next(iter(imported.logs)).query == "And now?"
+    note = "queries that follow earlier turns, which the text does not show"
+    assert imported.report.notes == {note: 1}
+
+
+def test_a_chat_span_inside_one_of_the_same_tokens_counts_once(tmp_path: Path) -> None:
+    rows = spans(span(1, chat()), span(2, {"code.function.name": "f"}, parent=1))
+    more = spans(span(3, chat("gpt-4-0613"), parent=2))
+    (record,) = bring(OTEL, lines(tmp_path / "t.jsonl", [rows, more])).logs
+    assert str(record.plan) == "io(gpt-4-0613)"
+    assert record.usage == Usage(52, 47, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,33 @@ def test_malformed_rows_are_listed_and_none_is_lost(tmp_path: Path) -> None:
 def test_a_number_is_no_time_without_its_unit(tmp_path: Path) -> None:
     imported = table(tmp_path, ROWS, changed(", unit: ms", ""))
     assert "a number is no time without its unit" in imported.report.examples[0]
+
+
+def test_a_scale_that_the_mapping_does_not_say_is_an_error(tmp_path: Path) -> None:
+    rows = [ROWS[0] | {"rating": rating} for rating in (1, 4)]
+    mapping = changed(", range: [1, 5]", "")
+    with pytest.raises(LogError, match=r"runs\.csv:3: score: got '4', not from 0 to 1; say the"):
+        table(tmp_path, rows, mapping)
+    imported = table(tmp_path, rows, changed("[1, 5]", "[0, 1]"))
+    assert (imported.report.records, imported.report.rejected) == (1, 1)
+
+
+def test_decimals_of_parquet_are_numbers(tmp_path: Path) -> None:
+    exact = {"cents": Decimal("2.50"), "in_tok": Decimal("5.00"), "ms": Decimal("1500")}
+    (tmp_path / "map.yaml").write_text(MAPPING)
+    pd.DataFrame([ROWS[0] | exact]).to_parquet(tmp_path / "runs.parquet")
+    path, mapping = tmp_path / "runs.parquet", tmp_path / "map.yaml"
+    (record,) = bring(Format.table, path, mapping=mapping, dataset=None).logs
+    assert (record.usage, record.latency_s) == (Usage(5, 7, 0.025), 1.5)
+
+
+def test_a_time_without_a_zone_is_told(tmp_path: Path) -> None:
+    times = ("2025-01-01 00:00:00", "2025-01-01T00:00:00+01:00", "2025-01-01T00:00:00Z")
+    rows = [ROWS[0] | {"at": at} for at in times]
+    imported = table(tmp_path, rows, changed(", unit: ms", ""))
+    assert [record.timestamp for record in imported.logs] == [
+        "2025-01-01T00:00:00Z",
+        "2024-12-31T23:00:00Z",
+        "2025-01-01T00:00:00Z",
+    ]
+    assert imported.report.notes == {"timestamps without a zone, taken as UTC": 1}
