@@ -262,7 +262,7 @@ def plan_features(
         (weights.roles, (role_vectors * share[..., None]).sum(1)),
         (weights.models, (model_vectors * share[..., None]).sum(1)),
         (weights.position, ordered[:, None] * torch.cat([first, last], 1) / math.sqrt(2)),
-        (weights.own, _own_columns(index, known or index, candidates.ordered)),
+        (weights.own, own_columns(index, known or index, candidates.ordered)),
     ]
     return torch.cat([math.sqrt(weight) * block for weight, block in blocks], 1)  # (P, G)
 
@@ -276,8 +276,8 @@ def plan_feature_width(candidates: Candidates, known: int) -> int:
     return 1 + topology + candidates.max_agents + role + 3 * model + known
 
 
-def _own_columns(index: PlanIndex, known: PlanIndex, ordered: tuple[bool, ...]) -> Tensor:
-    """(P, known) one-hot of the same team."""
+def own_columns(index: PlanIndex, known: PlanIndex, ordered: tuple[bool, ...]) -> Tensor:
+    """(P, known) one-hot of the same team: seats in another order are it where order is none."""
     keys = {key: i for i, key in enumerate(_keys(known, ordered))}
     columns = torch.zeros(len(index), len(known))
     for row, key in enumerate(_keys(index, ordered)):

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from masrouter.catalog import Catalog
 from masrouter.errors import RoutingError
+from masrouter.reporting.query_page import write_query_page
 from masrouter.router import Router
 from masrouter.types import RoutingDecision, ScoredPlan
 
@@ -53,6 +54,9 @@ def route(
         list[Path] | None, typer.Option(help="YAML files with today's prices.")
     ] = None,
     explain: Annotated[bool, typer.Option(help="Show every plan's figures.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write why these teams, drawn, as one HTML file.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a query on standard output.")
     ] = False,
@@ -62,6 +66,7 @@ def route(
     \b
     masrouter route -c checkpoints/mine "Write a function that merges two sorted lists"
     masrouter route -c mine/ --max-cost-usd 0.002 --exclude-model gpt-4 "Summarise this: ..."
+    masrouter route -c mine/ --report why.html "Prove that ..."
     cat queries.txt | masrouter route -c mine/ --json -
     """
     texts = _read(queries or [])
@@ -78,11 +83,18 @@ def route(
         "sample": sample,
         "seed": seed,
     }
-    if explain and not as_json:
-        for text in texts:
-            typer.echo(str(router.explain(text, **options)))
-        return
-    decisions = router.route_batch(texts, **options)  # type: ignore[arg-type]
+    if report is None and (as_json or not explain):
+        decisions = router.route_batch(texts, **options)  # type: ignore[arg-type]
+    else:
+        explanations = [router.explain(text, **options) for text in texts]
+        decisions = [explanation.decision for explanation in explanations]
+        if report is not None:
+            write_query_page(explanations, report, queries=texts)
+            typer.echo(f"wrote {report}", err=True)
+        if explain and not as_json:
+            for explanation in explanations:
+                typer.echo(str(explanation))
+            return
     for text, decision in zip(texts, decisions, strict=True):
         if as_json:
             typer.echo(json.dumps({"query": text, **asdict(decision)}, allow_nan=False))

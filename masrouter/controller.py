@@ -100,7 +100,7 @@ class Controller(nn.Module):
         self.register_buffer("centres", torch.linspace(-2, 5, LAMBDA_FEATURES - 1))
         tables = (candidates.topologies, candidates.roles, candidates.models)
         topology, role, model = (
-            _Stage(table.vectors.shape[1], len(table.names), width) for table in tables
+            _Stage(table.vectors.shape[1], table.trained, width) for table in tables
         )
         count = _Stage(2, candidates.max_agents, width)
         self.stages = nn.ModuleDict(

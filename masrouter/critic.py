@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from masrouter.additions import TARGETS, Addition, PlanColumns, Posterior
 from masrouter.candidates import (
     Candidates,
     KernelWeights,
@@ -148,42 +150,135 @@ class Critic(nn.Module):
         }
 
 
+@dataclass(frozen=True)
+class _Learned:
+    """An addition, and by head what its probes taught."""
+
+    addition: Addition
+    plans: PlanIndex
+    posteriors: dict[str, Posterior]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Plans that came at one time. Products are made group by group, so that what is predicted of
+    a plan is the same to the last bit whatever was added after it."""
+
+    folded: dict[str, Tensor]  # head -> (M, F, P)
+    open: tuple[tuple[dict[str, Posterior], PlanColumns], ...]
+    """What additions left open: their posteriors by head, and their columns of these plans."""
+
+    def variance(self, phi: Tensor, name: str, *, before: bool) -> Tensor:
+        """(B, F) -> (B, P)."""
+        total = torch.zeros(len(phi), self.folded[name].shape[2])
+        for posteriors, columns in self.open:
+            posterior = posteriors[name]
+            part = posterior.prior if before else posterior.variance
+            total = total + part(phi, columns)
+        return total
+
+
 class FoldedCritic:
     """The critic for a fixed list of plans: every head's W z(a) is multiplied out once.
 
     A call is then one small matrix product a head, whatever the number of queries.
     """
 
-    def __init__(self, critic: Critic, index: PlanIndex, known_position: Tensor) -> None:
+    def __init__(
+        self,
+        critic: Critic,
+        index: PlanIndex,
+        known_position: Tensor,
+        additions: Sequence[Addition] = (),
+    ) -> None:
         """`known_position` (P,): position among the critic's own plans, -1 for a plan that the
-        logs do not hold (it gets the mean bias)."""
+        logs do not hold (it gets the mean bias). The plans of `additions` are the last ones."""
         self.critic = critic
-        z = critic.describe(index)
+        ends = [len(index) - sum(a.plans for a in additions)]
+        for addition in additions:
+            ends.append(ends[-1] + addition.plans)
+        learned: list[_Learned] = []
         with torch.no_grad():
-            self._folded: dict[str, Tensor] = {
-                name: critic.head(name).fold(z) for name in critic.heads
-            }
+            self._groups = [self._group(index.at(torch.arange(ends[0])), learned)]
+            for addition, (start, end) in zip(additions, pairwise(ends), strict=True):
+                plans = index.at(torch.arange(start, end))
+                learned.append(self._learn(addition, plans, learned))
+                self._groups.append(self._group(plans, learned))
         self._bias = {}
         for name, bias in critic.log_bias.items():
             mean = bias.detach().mean()
-            known = bias.detach()[known_position.clamp_min(0)]
-            self._bias[name] = torch.where(known_position >= 0, known, mean)  # (P,)
+            own = bias.detach()[known_position.clamp_min(0)]
+            self._bias[name] = torch.where(known_position >= 0, own, mean)  # (P,)
 
     def score(self, phi: Tensor, head: int, member: int = 0) -> Tensor:
         """(B, F) -> (B, P)."""
-        return phi @ self._folded[Critic.score_head(head)][member]
+        return self.mean(phi, Critic.score_head(head), member)
+
+    def mean(self, phi: Tensor, name: str, member: int = 0) -> Tensor:
+        """What a head predicts, in the units that it learned: (B, F) -> (B, P)."""
+        return torch.cat([phi @ group.folded[name][member] for group in self._groups], 1)
 
     def members(self, phi: Tensor, name: str) -> Tensor:
         """Every member but the first: (B, F) -> (M - 1, B, P)."""
-        return torch.matmul(phi, self._folded[name][1:])
+        return torch.cat([torch.matmul(phi, g.folded[name][1:]) for g in self._groups], 2)
 
     def exponential(self, phi: Tensor, name: str) -> Tensor:
         """Expected value of a head that learned logarithms: (B, F) -> (B, P)."""
-        logs = phi @ self._folded[name][0] + self._bias[name]
+        logs = self.mean(phi, name) + self._bias[name]
         return logs.clamp(-LOG_CLIP, LOG_CLIP).exp()
 
+    def variance(self, phi: Tensor, name: str, *, before: bool = False) -> Tensor:
+        """What is open beside the members' spread: (B, F) -> (B, P), 0 for trained plans.
+
+        `before`: what was open before any probe.
+        """
+        return torch.cat([g.variance(phi, name, before=before) for g in self._groups], 1)
+
     def has(self, name: str) -> bool:
-        return name in self._folded
+        return name in self.critic.heads
+
+    def _group(self, plans: PlanIndex, learned: Sequence[_Learned]) -> _Group:
+        critic = self.critic
+        z = critic.describe(plans)
+        folded = {name: critic.head(name).fold(z) for name in critic.heads}
+        rest = []
+        for other in learned:
+            columns = other.addition.columns(plans, other.plans, critic.candidates, critic.kernel)
+            if columns.empty:
+                continue
+            rest.append((other.posteriors, columns))
+            if len(other.addition.phi) == 0:
+                continue  # nothing was learned beside the description
+            for name, posterior in other.posteriors.items():
+                folded[name] = folded[name] + posterior.fold(columns)
+        return _Group(folded, tuple(rest))
+
+    def _learn(self, addition: Addition, plans: PlanIndex, before: Sequence[_Learned]) -> _Learned:
+        """From what is predicted of the addition's plans without its probes."""
+        critic = self.critic
+        folded = self._group(plans, before).folded
+        columns = addition.columns(plans, plans, critic.candidates, critic.kernel)
+        posteriors = {}
+        for position, name in enumerate(critic.heads):
+            target = addition.targets[:, TARGETS.index(name) if name in TARGETS else 0]
+            cells = torch.isfinite(target)
+            phi, plan = addition.phi[cells], addition.plan[cells].long()
+            predicted = (phi.T * folded[name][:, :, plan]).sum(1)  # (M, n)
+            posteriors[name] = Posterior.learn(
+                torch.stack(
+                    [
+                        critic.query_features.column_scales(FeatureScales(*blocks), constant)
+                        for constant, *blocks in addition.deviations[position].tolist()
+                    ]
+                ),
+                float(addition.noise[position]),
+                addition.mean_phi,
+                phi,
+                columns.at(plan),
+                addition.query[cells],
+                target[cells] - predicted,
+            )
+        return _Learned(addition, plans, posteriors)
 
 
 def jackknife_error(members: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from masrouter.types import Evidence
+
+SAME = 0.9995
+"""Cosine, in half precision, from which two queries are taken for one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,30 @@ class EvidenceStore:
             runs[cells].int(),
             similar=_cosine(pairs.quantile(0.99)) if len(vectors) > 1 else 0.9,
             thin=_cosine(nearest.quantile(0.01)) if len(vectors) > 1 else 0.0,
+        )
+
+    def extended(
+        self, embeddings: Tensor, query: Tensor, plan: Tensor, runs: Tensor
+    ) -> EvidenceStore:
+        """With more queries (q, E) and the runs of plans on them, (r,) each; thresholds stay.
+
+        A query that is there already is not stored again.
+        """
+        if len(query) == 0:
+            return self
+        vectors = embeddings.half()
+        like = vectors.float() @ self.embeddings.float().T  # (q, Q)
+        nearest = like.max(1)
+        new = nearest.values < SAME
+        position = torch.where(new, len(self.embeddings) + new.cumsum(0) - 1, nearest.indices)
+        cell_query = torch.cat([self.cell_query, position[query.long()].int()])
+        order = cell_query.argsort(stable=True)
+        return replace(
+            self,
+            embeddings=torch.cat([self.embeddings, vectors[new]]),
+            cell_query=cell_query[order],
+            cell_plan=torch.cat([self.cell_plan, plan.int()])[order],
+            cell_runs=torch.cat([self.cell_runs, runs.int()])[order],
         )
 
 

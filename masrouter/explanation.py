@@ -9,6 +9,7 @@ from typing import SupportsFloat
 import torch
 from torch import Tensor
 
+from masrouter.additions import Addition
 from masrouter.critic import Critic, FoldedCritic
 from masrouter.features import STATISTICS
 from masrouter.gate import FIXED, Gate
@@ -128,8 +129,12 @@ def reasons(
     safe: ScoredPlan,
     *,
     sampled: bool,
+    added: Addition | None = None,
 ) -> RoutingDecision:
-    """The decision with its reasons in words. `safe`: the best fixed plan within constraints."""
+    """The decision with its reasons in words.
+
+    `safe`: the best fixed plan within constraints; `added`: what brought the plan after training.
+    """
     weight = decision.cost_weight
     worth = f" ({1 / weight:.4g} US dollars for a whole unit of score)" if weight else ""
     lines = [f"cost weight {weight:.4g} score units per US dollar{worth}"]
@@ -155,6 +160,12 @@ def reasons(
         lines.append(
             f"on held-out queries '{critic.score_scales[node.head].name}' gained "
             f"{node.gain:+.4f} +- {1.96 * node.gain_error:.4f} utility over the best fixed plan"
+        )
+    if added is not None:
+        probes = f"{len(added.phi)} probe outcomes" if len(added.phi) else "no probe"
+        lines.append(
+            f"added after training ({added.title or 'a plan of known parts'}): judged by "
+            f"description and {probes}"
         )
     if decision.plan == safe.plan:
         lines.append("it is the best fixed plan within the constraints")

@@ -8,7 +8,7 @@ that none had. `masrouter_train.shrinkage` fills it.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,8 @@ class Gate:
     """Standard errors that a plan must win by; above 0 for observational logs."""
     default: int = -1
     """Plan of the logging policy that observational logs fall back to; -1: none."""
+    added: int = 0
+    """Plans that came after training, the last ones; not stored (`RouterState.additions` is)."""
     _logarithms: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +90,42 @@ class Gate:
             utility = self.mean_score
         else:
             utility = self.mean_score - cost_weight * self.mean_cost
+            if self.added:  # what they must still prove was worked out at the nodes
+                means = self.mean_score - node.cost_weight * self.mean_cost
+                held = (self.mean_utility[position] - means)[-self.added :]
+                utility[-self.added :] += held
         return torch.nan_to_num(utility, nan=-math.inf)
+
+    def extended(self, runs: Tensor) -> Gate:
+        """With more plans as the last ones, of which nothing is known but their runs (Q,)."""
+        unknown = torch.full((len(runs),), math.nan)
+        return replace(
+            self,
+            mean_score=torch.cat([self.mean_score, unknown]),
+            mean_cost=torch.cat([self.mean_cost, unknown]),
+            mean_utility=torch.cat([self.mean_utility, unknown.expand(len(self.nodes), -1)], 1),
+            runs=torch.cat([self.runs, runs]),
+            added=self.added + len(runs),
+        )
+
+    def with_means(self, start: int, score: Tensor, cost: Tensor, held: Tensor) -> Gate:
+        """With the means of the plans from `start` on, (Q,) each; NaN where unknown.
+
+        `held` (nodes, Q) is taken off their utility at each node.
+        """
+        utility = torch.stack(
+            [
+                score if node.cost_weight == 0 else score - node.cost_weight * cost
+                for node in self.nodes
+            ]
+        )  # (nodes, Q)
+        utility = utility - held
+        return replace(
+            self,
+            mean_score=torch.cat([self.mean_score[:start], score]),
+            mean_cost=torch.cat([self.mean_cost[:start], cost]),
+            mean_utility=torch.cat([self.mean_utility[:, :start], utility], 1),
+        )
 
     def config(self) -> dict[str, Any]:
         """JSON part of the state; the tensors travel beside it."""
@@ -109,7 +146,10 @@ class Gate:
         return parts
 
     @classmethod
-    def from_state(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> Gate:
+    def from_state(
+        cls, config: dict[str, Any], tensors: dict[str, Tensor], *, added: int = 0
+    ) -> Gate:
+        """What `config` and `tensors` wrote."""
         means = {
             name: torch.where(
                 tensors[f"gate.{name}_known"], tensors[f"gate.{name}"], torch.tensor(math.nan)
@@ -122,6 +162,7 @@ class Gate:
             precise=config["precise"],
             pessimism=config["pessimism"],
             default=config["default"],
+            added=added,
             **means,
         )
 

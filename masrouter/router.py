@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +18,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from masrouter.catalog import Catalog
+from masrouter.adaptation import Profile, with_candidate, with_plans
+from masrouter.cascade import Cascade
+from masrouter.catalog import Catalog, ModelEntry, RoleEntry, TopologyEntry
 from masrouter.checkpoint import read_checkpoint, write_checkpoint
-from masrouter.critic import FoldedCritic
 from masrouter.encoder import Encoder
 from masrouter.errors import RoutingError
 from masrouter.evidence import EvidenceIndex
 from masrouter.explanation import Explanation, Predictions, explain, reasons
 from masrouter.features import text_statistics
-from masrouter.plan_space import PlanTree
+from masrouter.gate import FIXED
+from masrouter.newcomers import told_apart, widened
+from masrouter.probes import Kind
 from masrouter.router_checks import check_finite, refusing
 from masrouter.router_state import RouterState, state_from_checkpoint, state_to_checkpoint
 from masrouter.selection import (
@@ -42,9 +44,8 @@ from masrouter.selection import (
     number,
     safe_plans,
 )
-from masrouter.types import Plan, RoutingDecision, StageProbabilities
+from masrouter.types import LogRecord, Plan, RoutingDecision, StageProbabilities
 
-TREES_KEPT = 64
 ROWS = 256
 """Queries that are scored together: bounds the memory of a large batch."""
 
@@ -60,19 +61,13 @@ class Router:
         self.encoder = encoder
         self.checkpoint = checkpoint
         index = state.candidates.index_plans(state.plans)
-        position = torch.arange(len(state.plans))
-        position[len(state.critic.known) :] = -1
-        self._index = index
         self._models = {model for plan in state.plans for model in plan.models}
         self._topologies = {plan.topology for plan in state.plans}
-        self._critic = FoldedCritic(state.critic, index, position)
+        self._critic = state.fold(index)
         self._evidence = EvidenceIndex(state.evidence, state.gate.runs)
         self._price_ratio = state.price_ratio()
         self._prices = state.prices()
-        with torch.inference_mode():
-            self._prepared = state.controller.prepare()
-        self._trees: dict[bytes, tuple[PlanTree, Tensor]] = {}
-        self._lock = threading.Lock()
+        self._cascade = Cascade(state.controller, index)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -116,13 +111,63 @@ class Router:
         """Write a checkpoint folder and return its id; an existing checkpoint is replaced."""
         return write_checkpoint(folder, state_to_checkpoint(self.state, self.encoder))
 
+    def add_model(
+        self,
+        profile: ModelEntry,
+        probes: Iterable[LogRecord] = (),
+        *,
+        plans: Sequence[Plan] | None = None,
+    ) -> Router:
+        """A router that knows one more model, from its description and prices and a few runs.
+
+        Nothing else changes: predictions for all other plans stay the same to the last bit. Where
+        the critic decides, the new plans compete at once. Where the gate takes the best fixed plan,
+        they compete once they were probed, with the lower bound of what probes say; before that
+        they are alternatives, and what `models=[...]` asks for.
+
+        Args:
+            profile: name, description, prices and context window.
+            probes: runs of plans with the new model, scored; a few dozen help.
+            plans: the new plans. Without, copies of this router's plans of one agent with the new
+                model in its seat (of all its plans of one model, where no plan has one agent), and
+                whatever the probes ran.
+
+        Raises:
+            RoutingError: the model is known already, or `profile` is none.
+            CatalogError: the profile breaks a rule of the catalog.
+            PlanError: a plan without the model, with another unknown name, or too large.
+            LogError: a probe that is no run of the new plans, or has no score, or too many.
+        """
+        return self._with_candidate("model", profile, probes, plans)
+
+    def add_role(
+        self,
+        profile: RoleEntry,
+        probes: Iterable[LogRecord] = (),
+        *,
+        plans: Sequence[Plan] | None = None,
+    ) -> Router:
+        """`add_model` for a role. Without `plans` it takes the seat of every plan of one agent."""
+        return self._with_candidate("role", profile, probes, plans)
+
+    def add_topology(
+        self,
+        profile: TopologyEntry,
+        probes: Iterable[LogRecord] = (),
+        *,
+        plans: Sequence[Plan] | None = None,
+    ) -> Router:
+        """`add_model` for a topology. Without `plans` it takes every team of one model whose size
+        it allows, or every team of such a size where there is none of one model."""
+        return self._with_candidate("topology", profile, probes, plans)
+
     def with_plans(self, plans: Sequence[Plan], catalog: Catalog | None = None) -> Router:
         """A router that may also choose these plans, judged by what they share with logged ones.
 
         New names need a description, and a price to be routed to at a cost weight, in `catalog`.
         Where the gate takes the best fixed plan, plans without logged runs are never chosen.
         """
-        state = self.state.with_plans(plans, catalog or self.catalog, self.encoder)
+        state = with_plans(self.state, plans, catalog or self.catalog, self.encoder)
         return Router(state, self.encoder, checkpoint=self.checkpoint)
 
     def route(
@@ -223,15 +268,18 @@ class Router:
         domains = features.domain_probabilities(embeddings, statistics)  # (B, D)
         expected = self.expect(features(embeddings, statistics, domains), weight)
         allowed = allowed_plans(request.constraints, self.plans, expected.cost, weight)
-        safe = safe_plans(state.gate, weight, allowed)
+        safe = told_apart(state, safe_plans(state.gate, weight, allowed), expected, allowed, weight)
         cosines = self._evidence.cosines(embeddings)  # (B, Q)
         # The critic guesses on a text unlike anything logged; the fixed plan does not.
         thin = cosines.max(1).values < state.evidence.thin
-        chosen = torch.where(thin, safe, decide(expected, state.gate, allowed))
-        cascade = state.controller.encode(
+        decided = decide(expected, state.gate, allowed)
+        if state.gate.at(weight)[1].head == FIXED:
+            decided = told_apart(state, decided, expected, allowed, weight)
+        chosen = torch.where(thin, safe, decided)
+        encoded = state.controller.encode(
             embeddings, features.standardise(statistics), torch.full((len(queries),), weight)
         )
-        stages, plans = self._stages(cascade, allowed, chosen, request.generator)
+        stages, plans = self._cascade.stages(encoded, allowed, chosen, request.generator)
         predictions = Predictions(state, expected)
         decisions = []
         for i, (plan, fixed) in enumerate(zip(plans, safe.tolist(), strict=True)):
@@ -258,7 +306,8 @@ class Router:
             )
             decisions.append(
                 reasons(decision, state.gate, state.critic, request.constraints,
-                        predictions.of(i, fixed), sampled=request.generator is not None)
+                        predictions.of(i, fixed), sampled=request.generator is not None,
+                        added=state.addition_of(plan))
             )  # fmt: skip
         return decisions
 
@@ -281,14 +330,14 @@ class Router:
 
     def expect(self, phi: Tensor, cost_weight: float) -> Expected:
         """What the critic expects of every plan: phi (B, F) -> Expected of (B, C)."""
-        return expect(
+        expected = expect(
             self._critic, self.state.gate, phi, cost_weight, self._price_ratio, self._prices
         )
+        return widened(self.state, self._critic, expected, phi)
 
     def plan_log_probabilities(self, encoded: Tensor) -> Tensor:
         """The cascade's log-probability of every plan: states (B, D) -> (B, C)."""
-        tree, _ = self._tree(torch.ones(len(self.plans), dtype=torch.bool))
-        return self.state.controller.log_probabilities(encoded, self._prepared, tree)
+        return self._cascade.plan_log_probabilities(encoded)
 
     @torch.inference_mode()
     def _probe(self, where: str) -> None:
@@ -309,6 +358,13 @@ class Router:
             )
             check_finite("the cascade", self.plan_log_probabilities(encoded), where)
 
+    def _with_candidate(
+        self, kind: Kind, profile: Profile, probes: Iterable[LogRecord],
+        plans: Sequence[Plan] | None,
+    ) -> Router:  # fmt: skip
+        state = with_candidate(self.state, self.encoder, kind, profile, probes, plans)
+        return Router(state, self.encoder)  # no checkpoint holds it yet
+
     def _cost_weight(
         self, cost_weight: float | None, willingness: float | None, budget: float | None
     ) -> float:
@@ -328,47 +384,6 @@ class Router:
             generator.seed()
             return generator
         return generator.manual_seed(seed)
-
-    def _tree(self, allowed: Tensor) -> tuple[PlanTree, Tensor]:
-        """The tree of the allowed plans (C,) bool, and their positions."""
-        key = allowed.numpy().tobytes()
-        with self._lock:
-            if key in self._trees:
-                return self._trees[key]
-        kept = allowed.nonzero()[:, 0]
-        tree = PlanTree.build(self._index.at(kept), self.state.controller.sizes)
-        with self._lock:
-            if len(self._trees) >= TREES_KEPT:
-                self._trees.clear()
-            self._trees[key] = (tree, kept)
-        return tree, kept
-
-    def _stages(
-        self, cascade: Tensor, allowed: Tensor, chosen: Tensor, generator: torch.Generator | None
-    ) -> tuple[list[StageProbabilities], list[int]]:
-        """The cascade's probabilities of the chosen plans; with a generator, its own choices."""
-        plans = chosen.tolist()
-        stages = [StageProbabilities(1.0, 1.0, (), ())] * len(plans)
-        alike: dict[bytes, list[int]] = {}  # rows by what is allowed: they share a tree
-        for row, pattern in enumerate(allowed.numpy()):
-            alike.setdefault(pattern.tobytes(), []).append(row)
-        for rows in alike.values():
-            tree, kept = self._tree(allowed[rows[0]])
-            state = cascade[rows]
-            if generator is None:
-                at = torch.searchsorted(kept, chosen[rows])
-                log_p = self.state.controller.path_log_probabilities(
-                    state, self._prepared, tree, at
-                )  # (b, L)
-            else:
-                drawn = self.state.controller.sample(state, self._prepared, tree, generator)
-                at = (tree.steps == drawn.steps[:, None]).all(2).long().argmax(1)  # (b,)
-                log_p = drawn.log_probabilities
-            for row, plan, p in zip(rows, kept[at].tolist(), log_p.exp().tolist(), strict=True):
-                end = 2 + 2 * len(self.plans[plan].agents)
-                plans[row] = plan
-                stages[row] = StageProbabilities(p[0], p[1], tuple(p[2:end:2]), tuple(p[3:end:2]))
-        return stages, plans
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from masrouter.additions import BLOCKS, TARGETS
 from masrouter.candidates import DESCRIPTION_DIMS, NO_ROLE, VECTOR_WIDTHS
 from masrouter.checkpoint import TensorSpec
 from masrouter.errors import CheckpointError
@@ -24,6 +25,12 @@ MOST_NAMES = 4096
 MOST_AGENTS = 1024
 MOST_CHOICES = 200_000_000
 """Plans times seats times candidates: what plan features and the cascade's tree grow with."""
+MOST_ADDITIONS = 256
+MOST_PROBES = 512
+"""Probe cells of one addition: routing solves a triangular system of this size. Whoever has more
+outcomes trains on them."""
+LARGEST_FEATURE = 1e3
+LARGEST_LOGARITHM = 50.0
 HUGE = 1e13
 """Bound on cost weights and on US dollars."""
 
@@ -112,8 +119,8 @@ class Fields:
         )
 
 
-def check_candidates(fields: Fields) -> None:
-    """Names of the stages, each distinct and all learned."""
+def check_candidates(fields: Fields, additions: Sequence[Fields] = ()) -> None:
+    """Names of the stages, each distinct, and all learned but those that `additions` bring."""
     stages = tuple(VECTOR_WIDTHS)
     trained = fields.section("trained", stages)
     for stage in stages:
@@ -121,7 +128,12 @@ def check_candidates(fields: Fields) -> None:
         first = NO_ROLE if stage == "roles" else None
         if "" in names[1:] or (names[0] == "") != (first == NO_ROLE):
             raise CheckpointError(f"{fields.where}: {stage}: an empty name is out of place")
-        trained.integer(stage, len(names), len(names))
+        added = [name for entry in additions for name in entry.names(stage, 0, MOST_NAMES)]
+        learned = trained.integer(stage, len(names) - len(added), len(names) - len(added))
+        if learned < 1 or list(names[learned:]) != added:
+            raise CheckpointError(
+                f"{fields.where}: {stage}: additions do not account for the names"
+            )
     fields.integer("max_agents", 1, MOST_AGENTS)
     topologies = len(fields.data["topologies"])
     ordered = fields.items("ordered", topologies, topologies)
@@ -187,12 +199,50 @@ def check_values(tensors: Mapping[str, Tensor], queries: int, plans: int, where:
         ("evidence.cell_runs", 0, 2**31 - 1),
         ("critic.query_features.statistics_std", 1e-6, HUGE),
     ):
-        values = tensors[name]
-        if values.numel() and not (low <= values.min().item() and values.max().item() <= high):
-            raise CheckpointError(f"{where}: {name}: a value is not within {low:g} to {high:g}")
+        _within(name, tensors, low, high, where)
     cell_query = tensors["evidence.cell_query"]
     if bool((cell_query[1:] < cell_query[:-1]).any()):
         raise CheckpointError(f"{where}: evidence.cell_query: is not sorted")
+
+
+def addition_tensors(
+    tensors: Mapping[str, Tensor], additions: int, features: int, heads: int
+) -> TensorSpec:
+    """For as many probe cells as the tensors say that they hold, up to MOST_PROBES each."""
+    spec: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    for i in range(additions):
+        phi = tensors.get(f"additions.{i}.phi")
+        cells = min(len(phi), MOST_PROBES) if phi is not None and phi.ndim else 0
+        parts = {
+            "mean_phi": ((features,), torch.float32),
+            "deviations": ((heads, 2, BLOCKS), torch.float32),
+            "noise": ((heads,), torch.float32),
+            "phi": ((cells, features), torch.float32),
+            "query": ((cells,), torch.int32),
+            "plan": ((cells,), torch.int32),
+            "targets": ((cells, len(TARGETS)), torch.float32),
+            "targets_known": ((cells, len(TARGETS)), torch.bool),
+        }
+        spec |= {f"additions.{i}.{name}": part for name, part in parts.items()}
+    return spec
+
+
+def check_additions(tensors: Mapping[str, Tensor], plans: Sequence[int], where: str) -> None:
+    """Ranges of what probes and priors may be; `plans` are those of each addition."""
+    for i, size in enumerate(plans):
+        for name, low, high in (
+            ("mean_phi", -LARGEST_FEATURE, LARGEST_FEATURE),
+            ("deviations", 0.0, 1e3),
+            ("noise", 1e-6, 1e6),
+            ("phi", -LARGEST_FEATURE, LARGEST_FEATURE),
+            ("query", 0, MOST_PROBES - 1),
+            ("plan", 0, size - 1),
+            ("targets", -LARGEST_LOGARITHM, LARGEST_LOGARITHM),
+        ):
+            _within(f"additions.{i}.{name}", tensors, low, high, where)
+        score = tensors[f"additions.{i}.targets"][:, 0]
+        if bool(((score < 0) | (score > 1)).any()):
+            raise CheckpointError(f"{where}: additions.{i}.targets: a score is not within 0 to 1")
 
 
 def check_gate(fields: Fields, heads: int, plans: int) -> None:
@@ -237,6 +287,12 @@ def _number(value: object, where: str, low: float, high: float) -> float:
             f"{where}: expected a number from {low:g} to {high:g}, got {_shown(value)}"
         )
     return float(value)
+
+
+def _within(name: str, tensors: Mapping[str, Tensor], low: float, high: float, where: str) -> None:
+    values = tensors[name]
+    if values.numel() and not (low <= values.min().item() and values.max().item() <= high):
+        raise CheckpointError(f"{where}: {name}: a value is not within {low:g} to {high:g}")
 
 
 def _shown(value: object) -> str:

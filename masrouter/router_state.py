@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from masrouter.additions import Addition
 from masrouter.candidates import Candidates, KernelWeights, PlanIndex
 from masrouter.catalog import Catalog
 from masrouter.checkpoint import CheckpointData, check_tensors
 from masrouter.controller import Controller
-from masrouter.critic import Critic
+from masrouter.critic import Critic, FoldedCritic
 from masrouter.encoder import Encoder, load_encoder
 from masrouter.errors import CheckpointError, EncoderError, MasRouterError
 from masrouter.evidence import EvidenceStore
@@ -25,10 +25,13 @@ from masrouter.gate import Gate
 from masrouter.model_card import model_card
 from masrouter.router_checks import (
     HUGE,
+    MOST_ADDITIONS,
     MOST_NAMES,
     MOST_PLANS,
     Fields,
+    addition_tensors,
     candidate_tensors,
+    check_additions,
     check_candidates,
     check_gate,
     check_size,
@@ -51,6 +54,7 @@ SECTION_KEYS = {
     "gate": ("nodes", "precise", "pessimism", "default"),
     "evidence": ("similar", "thin"),
 }
+ADDITION_KEYS = ("title", "topologies", "roles", "models", "plans")
 CONFIG_KEYS = ("state_version", *SECTION_KEYS, "plans", "default_cost_weight", "training")
 
 
@@ -77,6 +81,8 @@ class RouterState:
     """Settings, kind of logs, versions: for the record."""
     metrics: Mapping[str, Any]
     """What was measured on held-out queries while training."""
+    additions: tuple[Addition, ...] = ()
+    """What came after training, in order: its plans are the last ones."""
 
     def calibrate(self, score: Tensor, head: int) -> Tensor:
         """Probability that a predicted score stands for; monotone, so no ranking changes."""
@@ -88,32 +94,25 @@ class RouterState:
         """With other prices. Names that it lacks keep their old entries."""
         return replace(self, catalog=self.trained_catalog.extended_with(catalog))
 
-    def with_plans(self, plans: Sequence[Plan], catalog: Catalog, encoder: Encoder) -> RouterState:
-        """With more plans to choose from; see `Router.with_plans`."""
-        fresh = [plan for plan in dict.fromkeys(plans) if plan not in self.plans]
-        candidates = self.candidates.extended(catalog, fresh, encoder)
-        candidates.index_plans(fresh)
-        critic, controller = copy.copy(self.critic), copy.copy(self.controller)
-        critic.candidates = controller.candidates = candidates
-        unknown = torch.full((len(fresh),), math.nan)
-        gate = replace(
-            self.gate,
-            mean_score=torch.cat([self.gate.mean_score, unknown]),
-            mean_cost=torch.cat([self.gate.mean_cost, unknown]),
-            mean_utility=torch.cat(
-                [self.gate.mean_utility, unknown.expand(len(self.gate.nodes), -1)], 1
-            ),
-            runs=torch.cat([self.gate.runs, torch.zeros(len(fresh))]),
-        )
-        return replace(
-            self,
-            candidates=candidates,
-            plans=(*self.plans, *fresh),
-            critic=critic,
-            controller=controller,
-            gate=gate,
-            catalog=catalog,
-        )
+    @property
+    def learned(self) -> int:
+        """How many of the plans training knew; those of `additions` follow them."""
+        return len(self.plans) - sum(addition.plans for addition in self.additions)
+
+    def addition_of(self, plan: int) -> Addition | None:
+        """What brought the plan at this position; None for a plan of the training logs."""
+        start = self.learned
+        for addition in self.additions:
+            if start <= plan < start + addition.plans:
+                return addition
+            start += addition.plans
+        return None
+
+    def fold(self, index: PlanIndex) -> FoldedCritic:
+        """The critic for all plans; `index` are the plans as indices."""
+        position = torch.arange(len(self.plans))
+        position[self.learned :] = -1
+        return FoldedCritic(self.critic, index, position, self.additions)
 
     def price_ratio(self) -> Tensor:
         """(C,) today's price of each plan over its price when it was trained.
@@ -165,15 +164,18 @@ def _blended(catalog: Catalog, model: str) -> float | None:
 
 def state_to_checkpoint(state: RouterState, encoder: Encoder) -> CheckpointData:
     """The parts as JSON, tensors and a model card."""
-    if len(state.plans) != len(state.critic.known):
+    if not all(addition.title for addition in state.additions):
         raise CheckpointError(
-            "a router with plans added by description cannot be saved: train on logs that hold them"
+            "a router with plans added by `with_plans` cannot be saved: train on logs that hold "
+            "them, or add what is new in them by add_model, add_role or add_topology"
         )
     candidates, tensors = state.candidates.state()
     for prefix, module in (("critic", state.critic), ("controller", state.controller)):
         tensors.update({f"{prefix}.{k}": v for k, v in module.state_dict().items()})
     tensors.update(state.gate.tensors())
     tensors.update(state.evidence.tensors())
+    for position, addition in enumerate(state.additions):
+        tensors.update(addition.tensors(position))
     config = {
         "state_version": STATE_VERSION,
         "encoder": {
@@ -194,14 +196,29 @@ def state_to_checkpoint(state: RouterState, encoder: Encoder) -> CheckpointData:
         "default_cost_weight": state.default_cost_weight,
         "training": dict(state.training),
     }
+    if state.additions:
+        config["additions"] = [addition.config() for addition in state.additions]
     return CheckpointData(
         config=config,
         tensors={k: v.detach().contiguous() for k, v in tensors.items()},
         catalog_yaml=state.trained_catalog.to_yaml(),
         calibration={"platt": [list(pair) for pair in state.calibration]},
         metrics=dict(state.metrics),
-        model_card=model_card(state),
+        model_card=_card(state),
     )
+
+
+def _card(state: RouterState) -> str:
+    """The card of what was trained, and what was added since."""
+    lines = [model_card(replace(state, plans=state.plans[: state.learned]))]
+    if state.additions:
+        lines += ["## Added after training", "", "Nothing was measured on held-out queries:", ""]
+        lines += [
+            f"- {addition.title}: {addition.plans} plans, {len(addition.phi)} probe outcomes"
+            for addition in state.additions
+        ]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def state_from_checkpoint(
@@ -222,13 +239,16 @@ def _state_from_checkpoint(
             f"{place}: state_version: this masrouter reads {STATE_VERSION}, "
             f"the checkpoint has {version!r}; upgrade masrouter or train again"
         )
-    config = Fields.of(data.config, place, CONFIG_KEYS)
+    added = ("additions",) if "additions" in data.config else ()  # none in most, nor in old ones
+    config = Fields.of(data.config, place, (*CONFIG_KEYS, *added))
     dimension = _section(config, "encoder").integer("dimension", 1, 65_536)
     plans = _plans(config)
-    candidates = _candidates(config, data.tensors, dimension, len(plans), where)
-    index = candidates.index_plans(plans)
+    additions = _additions(config, len(plans)) if added else []
+    candidates = _candidates(config, data.tensors, additions, dimension, len(plans), where)
+    learned = len(plans) - sum(entry.data["plans"] for entry in additions)
+    known = candidates.index_plans(plans[:learned])
     with torch.device("meta"):  # nothing is allocated before the shapes are checked
-        critic = _critic(config, candidates, index, dimension)
+        critic = _critic(config, candidates, known, dimension)
         controller = _controller(config, candidates, dimension)
     heads = len(critic.score_scales)
     gate = _section(config, "gate")
@@ -238,6 +258,9 @@ def _state_from_checkpoint(
         **candidate_tensors(_section(config, "candidates"), dimension),
         **gate_tensors(len(gate.data["nodes"]), len(plans)),
         **evidence,
+        **addition_tensors(
+            data.tensors, len(additions), critic.query_features.width, len(critic.heads)
+        ),
     }
     modules: tuple[tuple[str, Module], ...] = (("critic.", critic), ("controller.", controller))
     for prefix, module in modules:
@@ -246,6 +269,8 @@ def _state_from_checkpoint(
     check_tensors(data.tensors, expected, where=f"{where}: model.safetensors")
     queries = evidence["evidence.embeddings"][0][0]
     check_values(data.tensors, queries, len(plans), f"{where}: model.safetensors")
+    sizes = [entry.data["plans"] for entry in additions]
+    check_additions(data.tensors, sizes, f"{where}: model.safetensors")
     for prefix, module in modules:
         own = {k.removeprefix(prefix): v for k, v in data.tensors.items() if k.startswith(prefix)}
         module.load_state_dict(own, assign=True)
@@ -258,7 +283,7 @@ def _state_from_checkpoint(
         plans=plans,
         critic=critic,
         controller=controller,
-        gate=Gate.from_state(dict(gate.data), data.tensors),
+        gate=Gate.from_state(dict(gate.data), data.tensors, added=len(plans) - learned),
         evidence=EvidenceStore(
             embeddings=data.tensors["evidence.embeddings"],
             cell_query=data.tensors["evidence.cell_query"],
@@ -275,6 +300,9 @@ def _state_from_checkpoint(
         encoder_name=_section(config, "encoder").text("name"),
         training=_training(config),
         metrics=data.metrics,
+        additions=tuple(
+            Addition.from_state(entry.data, data.tensors, i) for i, entry in enumerate(additions)
+        ),
     )
     return state, encoder
 
@@ -295,11 +323,28 @@ def _plans(config: Fields) -> tuple[Plan, ...]:
     return plans
 
 
+def _additions(config: Fields, plans: int) -> list[Fields]:
+    entries = [
+        Fields.of(entry, f"{config.where}: additions[{i}]", ADDITION_KEYS)
+        for i, entry in enumerate(config.items("additions", 1, MOST_ADDITIONS))
+    ]
+    left = plans - 1
+    for entry in entries:
+        entry.text("title")
+        left -= entry.integer("plans", 1, max(left, 0))
+    return entries
+
+
 def _candidates(
-    config: Fields, tensors: dict[str, Tensor], dimension: int, plans: int, where: str
+    config: Fields,
+    tensors: dict[str, Tensor],
+    additions: Sequence[Fields],
+    dimension: int,
+    plans: int,
+    where: str,
 ) -> Candidates:
     section = _section(config, "candidates")
-    check_candidates(section)
+    check_candidates(section, additions)
     check_size(section, plans)
     own = {name: tensor for name, tensor in tensors.items() if name.startswith("candidates.")}
     check_tensors(own, candidate_tensors(section, dimension), where=f"{where}: model.safetensors")

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from masrouter.catalog import Catalog, ModelEntry
-from masrouter.encoder import Encoder
 from masrouter.errors import EvaluationError
+from masrouter.evaluation.cold_start_inputs import Remembering, addable, profile_of, record_of
 from masrouter.evaluation.crossval import default_cost_weights, split_queries
 from masrouter.evaluation.held_out import Progress
 from masrouter.evaluation.learners import Embeddings, column_means
@@ -30,7 +30,7 @@ from masrouter.outcomes import Bools, Floats, Ints, Outcomes
 from masrouter.router import Router
 from masrouter.router_checks import MOST_PROBES
 from masrouter.selection import decide
-from masrouter.types import Interval, LogRecord, Plan, Usage
+from masrouter.types import Interval, Plan
 
 Fit = Callable[[Outcomes, Embeddings, tuple[float, ...], int], Router]
 """(training outcomes, their embeddings (N, E), cost weights, seed) -> a trained router."""
@@ -141,9 +141,9 @@ def cold_start(
             visible = outcomes.plans_at(~hidden[model]).queries_at(train)
             filled = np.unique(visible.query)
             without = fit(visible.queries_at(filled), x[train[filled]], weights, seed)
-            encoder = _Remembering(without.encoder, outcomes.queries, x)
+            encoder = Remembering(without.encoder, outcomes.queries, x)
             curve.add_fold(
-                Router(without.state, encoder), everything, _profile(described, model),
+                Router(without.state, encoder), everything, profile_of(described, model),
                 train, test, x, seed * 1000 + fold,
             )  # fmt: skip
             done += 1
@@ -192,7 +192,7 @@ class _Curve:
         self.counts, self.weights, self.draws = counts, weights, draws
         base = [outcomes.plans[i] for i in np.flatnonzero(~hidden)]
         self.added = np.array(
-            [i for i in np.flatnonzero(hidden) if _addable(outcomes.plans[i], base, model)],
+            [i for i in np.flatnonzero(hidden) if addable(outcomes.plans[i], base, model)],
             dtype=np.int64,
         )
         if len(self.added) == 0:
@@ -236,7 +236,7 @@ class _Curve:
         for stage, count in enumerate(self.counts, 1):
             measured = []
             for order in orders if count else orders[:1]:
-                probes = [_record(self.outcomes, int(cell)) for cell in order[:count]]
+                probes = [record_of(self.outcomes, int(cell)) for cell in order[:count]]
                 router = without.add_model(profile, probes, plans=plans)
                 measured.append(self._measure(router, test, x))
             self._put(stage, test, _Measured.mean(measured))
@@ -338,28 +338,6 @@ class _Curve:
         )
 
 
-class _Remembering:
-    """An encoder that has read the queries already."""
-
-    def __init__(self, encoder: Encoder, texts: Sequence[str], embeddings: Embeddings) -> None:
-        self._encoder = encoder
-        self._rows = {text: i for i, text in enumerate(texts)}
-        self._embeddings = embeddings
-
-    @property
-    def identity(self) -> str:
-        return self._encoder.identity
-
-    @property
-    def dimension(self) -> int:
-        return self._encoder.dimension
-
-    def encode(self, texts: Sequence[str], *, progress: bool = False) -> Embeddings:
-        if texts and all(text in self._rows for text in texts):
-            return self._embeddings[[self._rows[text] for text in texts]]
-        return self._encoder.encode(texts, progress=progress)
-
-
 def _estimate(values: Floats) -> Estimate:
     return Estimate(float(np.nanmean(values)), paired_bootstrap(values))
 
@@ -389,42 +367,3 @@ def _named(outcomes: Outcomes, models: Sequence[str] | None) -> tuple[str, ...]:
 
 def _hidden(outcomes: Outcomes, model: str) -> Bools:
     return np.array([model in plan.models for plan in outcomes.plans])
-
-
-def _addable(plan: Plan, base: Sequence[Plan], model: str) -> bool:
-    """Whether the model is all that is new in it."""
-    agents = [agent for other in base for agent in other.agents]
-    return (
-        plan.topology in {other.topology for other in base}
-        and {agent.role for agent in plan.agents} <= {None, *(agent.role for agent in agents)}
-        and {agent.model for agent in plan.agents} <= {model, *(agent.model for agent in agents)}
-        and len(plan.agents) <= max(len(other.agents) for other in base)
-    )
-
-
-def _profile(catalog: Catalog, model: str) -> ModelEntry:
-    """The entry under the name that the logs use."""
-    return replace(catalog.resolve_model(model), name=model, aliases=())
-
-
-def _record(outcomes: Outcomes, cell: int) -> LogRecord:
-    """A cell as one run."""
-    query, plan = int(outcomes.query[cell]), int(outcomes.plan[cell])
-    prompt, completion, cost = (
-        float(column[cell]) if np.isfinite(column[cell]) else None
-        for column in (outcomes.prompt_tokens, outcomes.completion_tokens, outcomes.cost)
-    )
-    return LogRecord(
-        run_id=f"{query}-{plan}",
-        query_id=outcomes.query_ids[query],
-        query=outcomes.queries[query],
-        dataset=outcomes.datasets[query],
-        plan=outcomes.plans[plan],
-        score=float(outcomes.score[cell]),
-        score_source="logged",
-        usage=Usage(
-            None if prompt is None else round(prompt),
-            None if completion is None else round(completion),
-            cost,
-        ),
-    )
