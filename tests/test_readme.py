@@ -27,7 +27,8 @@ from masrouter_train.synthetic import write_world
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
-DOCUMENTS += [ROOT / folder / "README.md" for folder in ("data", "training", "checkpoints")]
+FOLDERS = ("data", "training", "checkpoints", "tests/benchmarks")
+DOCUMENTS += [ROOT / folder / "README.md" for folder in FOLDERS]
 SHELLS = {"bash", "sh", "shell", "console"}
 MADE_BY_THE_READER = ("checkpoints/mine",)
 
