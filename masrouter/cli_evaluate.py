@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,24 +37,30 @@ from masrouter.evaluation.live import (
     Arm,
     LiveDesign,
     LiveRuns,
+    best_fixed_plan,
+    cheapest_single_agent,
+    check_k,
     compare,
+    expected_costs,
+    live_json,
+    live_markdown,
     pin_settings,
+    print_live,
     read_runs,
+    write_samples,
 )
-from masrouter.evaluation.live_arms import best_fixed_plan, cheapest_single_agent, expected_costs
-from masrouter.evaluation.live_table import live_json, live_markdown, print_live
-from masrouter.evaluation.pass_at_k import check_k
-from masrouter.evaluation.samples import write_samples
 from masrouter.problems import CodeTests, Problem
 from masrouter.router import Router
 from masrouter.topologies import check_plan, topology
 
 ROUTED = "routed"
 RUNS = "runs.sqlite"
+FIGURES = "evaluation.json"
 SAME_TEXT = 0.9999
 """Cosine from which a logged query is taken to be the same text."""
 USUAL_KS = (1, 5, 10, 100)
-REPORT_WIDTH = 140
+FILE_WIDTH = 140
+"""Of tables that go to a file or a pipe, which have no width."""
 
 ProblemPaths = Annotated[
     list[Path] | None,
@@ -172,6 +179,7 @@ def evaluate_problems(
     chosen_ks = _ks(ks, times)
     known = Catalog.load(*catalog or ())
     found = some_problems(problems, limit)
+    _check_judgeable(found)
     world = simulated_seed or 0
     router = Router.from_pretrained(checkpoint, catalog=known if catalog else None)
     model = chat_model(provider, found, known, seed=world)
@@ -199,9 +207,14 @@ def _evaluate(
     as_json: bool,
 ) -> None:
     design = request.design
+    if (out / FIGURES).exists() and not (out / RUNS).exists():
+        raise EvaluationError(
+            f"{out / FIGURES}: of another evaluation, which would be written over; name another "
+            "folder with --out"
+        )
     with Store(out / RUNS) as store:
         deadline = "none" if settings.deadline_s is None else f"{settings.deadline_s:g} s"
-        pin_settings(store, design, provider=provider, deadline=deadline)
+        pin_settings(store, design, provider=provider, deadline=deadline, **_prices(model, design))
         assignments = design.assignments()
         console.print(
             f"{len(design.problems)} problems, {len(design.arms)} arms, {design.repeats} "
@@ -220,6 +233,36 @@ def _evaluate(
             raise
         _report(request, provider, out, as_json)
     print_end(ended, store, settings.retry_failed, console)
+
+
+def _check_judgeable(problems: Sequence[Problem]) -> None:
+    """EvaluationError for programs that no test can judge, before any answer is paid for."""
+    for problem in problems:
+        grader = problem.grader
+        if isinstance(grader, CodeTests) and grader.entry_point == "check":
+            raise EvaluationError(
+                f"{problem.source}: entry_point: {problem.problem_id} asks for a function `check`, "
+                "which is the name of its own test, so that no answer can be judged; leave the "
+                "line out"
+            )
+
+
+def _prices(model: ServingModel, design: LiveDesign) -> dict[str, str]:
+    """What each model costs: runs of before and after a change of prices cannot be compared."""
+    names = {name for arm in design.arms for plan in arm.plans for name in plan.models}
+    told = {}
+    for name in sorted(names):
+        price = model.price(name)
+        if price is None:
+            told[f"price of {name}"] = "unknown"
+        elif price.source == "genai-prices":  # they may depend on the time of day
+            told[f"price of {name}"] = price.source
+        else:
+            told[f"price of {name}"] = (
+                f"{price.input_usd_per_mtok:g} and {price.output_usd_per_mtok:g} US$ per million "
+                "tokens"
+            )
+    return told
 
 
 def _planned(
@@ -283,6 +326,13 @@ def _report(request: _Request, provider: str, out: Path, as_json: bool) -> None:
     evaluation = compare(design, runs, ks=request.ks)
     spent = status(out / RUNS).spending
     notes = list(request.notes)
+    if runs.failed.any():
+        lost = Counter(str(error) for error in runs.errors[runs.failed])
+        ((why, _),) = lost.most_common(1)
+        notes.append(
+            f"{runs.failed.sum()} of the arms' runs have no answer, and count as wrong; the most "
+            f"frequent reason: {why}"
+        )
     if provider != "real":
         notes.append("answers are simulated: the figures say nothing of the models that are named")
     more: dict[str, Any] = {
@@ -298,15 +348,16 @@ def _report(request: _Request, provider: str, out: Path, as_json: bool) -> None:
         },
     }
     text = live_json(evaluation, **more)
-    _write(out / "evaluation.json", text)
+    _write(out / FIGURES, text)
     _write(out / "table.md", live_markdown(evaluation, notes))
     _write_samples(design, runs, out)
     if as_json:
         typer.echo(json.dumps(json.loads(text)))
     else:
-        # Narrower, the tables lose digits; a terminal wraps, a file does not care.
-        width = max(Console().width, REPORT_WIDTH)
-        print_live(evaluation, Console(highlight=False, width=width), notes)
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = max(console.width, FILE_WIDTH)
+        print_live(evaluation, console, notes)
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2  # noqa: F401  # imported here, once, and not by each child at its first call
 import openai  # noqa: F401
+import torch._dynamo  # noqa: F401  # what a checkpoint's first layer loads
 
 from masrouter import cli
 from masrouter.router import Router  # noqa: F401

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import pytest
+
 from masrouter.encoder import HashingEncoder
 from masrouter.features import FeatureScales
 from masrouter.logs import read_logs
@@ -25,8 +27,12 @@ LADDER = (FeatureScales(), FeatureScales(0.1, 1.0))
 PROBLEMS = ROOT / "data/problems"
 
 
-def small_checkpoint(folder: Path) -> Path:
-    """A checkpoint on a part of the project's logs: their smaller teams."""
+def small_checkpoint(factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint on a part of the project's logs, their smaller teams; made once."""
+    folder = factory.getbasetemp() / "small-checkpoint"
+    if (folder / "checkpoint").exists():
+        return folder / "checkpoint"
+    folder.mkdir()
     lines = []
     for record in read_logs(ROOT / "data/logs/grid.parquet"):
         if len(record.plan.agents) > 2 or sum(record.query_id.encode()) % 7:

@@ -24,11 +24,14 @@ from masrouter.evaluation.live import (
     LiveEvaluation,
     LiveRuns,
     compare,
+    live_json,
+    live_markdown,
+    pass_at_k,
     pin_settings,
+    print_live,
     read_runs,
+    verdicts,
 )
-from masrouter.evaluation.live_table import live_json, live_markdown, print_live, verdicts
-from masrouter.evaluation.pass_at_k import pass_at_k
 from masrouter.problems import Number, Problem
 from masrouter.types import Agent, Plan
 
@@ -65,6 +68,7 @@ def runs_of(score: Any, **changes: Any) -> LiveRuns:
         "tokens": plain * 100,
         "latency_s": plain * 2,
         "answers": np.full(score.shape, None, dtype=object),
+        "errors": np.full(score.shape, None, dtype=object),
     }
     return LiveRuns(finished=finished, score=score, **(values | changes))
 
@@ -102,6 +106,17 @@ def test_pass_at_k_refuses_what_makes_no_sense(
 ) -> None:
     with pytest.raises(EvaluationError, match=message):
         pass_at_k(samples, np.array(correct, dtype=np.int64), k)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.1, 0.5, 0.93])
+def test_pass_at_k_is_unbiased(chance: float) -> None:
+    """Over all that n samples may be, its mean is the chance that one of k is right."""
+    n = 7
+    right = np.arange(n + 1)
+    often = [comb(n, c) * chance**c * (1 - chance) ** (n - c) for c in right]
+    for k in range(1, n + 1):
+        mean = float(np.dot(often, pass_at_k(n, right, k)))
+        assert mean == pytest.approx(1 - (1 - chance) ** k, abs=1e-12)
 
 
 # The design
@@ -182,6 +197,28 @@ def test_pairs_make_intervals_narrow() -> None:
     assert alone.interval.high - alone.interval.low > 5
 
 
+def test_intervals_are_of_problems_and_of_pairs_whatever_the_repeats() -> None:
+    """Repeats of a problem are one unit, and both arms of a pair are drawn together: by hand."""
+    rng = np.random.default_rng(3)
+    score = rng.integers(0, 2, (2, 25, 1)).astype(float)
+    (once,) = compare(LiveDesign(problems(25), _two(25)), runs_of(score)).parts
+    (often,) = compare(
+        LiveDesign(problems(25), _two(25), 4), runs_of(np.repeat(score, 4, axis=2))
+    ).parts
+    assert once.arms[0].pass_at is not None
+    assert often.arms[0].pass_at is not None
+    assert once.arms[0].pass_at[1].interval == often.arms[0].pass_at[1].interval
+    assert once.differences[0].pass_at is not None
+    assert once.differences[0].pass_at == often.differences[0].pass_at
+    gap = score[0, :, 0] - score[1, :, 0]
+    drawn = [gap[rng.integers(0, 25, 25)].mean() for _ in range(20_000)]
+    found = once.differences[0].pass_at[1].interval
+    assert found is not None
+    np.testing.assert_allclose(
+        [found.low, found.high], np.percentile(drawn, [2.5, 97.5]), atol=0.041
+    )
+
+
 def test_what_is_alike_on_every_problem_or_of_few_problems_has_no_interval() -> None:
     for count, score in ((30, 1.0), (9, None)):
         design = LiveDesign(problems(count), (routed(0, count), Arm.fixed(SMALL, count)))
@@ -223,10 +260,27 @@ def test_an_unknown_cost_stays_unknown() -> None:
     assert (first.mean, first.runs) == (1.0, 10)
     assert (second.mean, second.interval, second.runs) == (None, None, 0)
     text = live_markdown(found)
-    assert "$1 [10 of 12]" in text
+    assert "$1,000.00 [10 of 12]" in text
     assert "unknown" in text
     assert "cost unknown" in verdicts(found)[0]
     assert json.loads(live_json(found))["parts"][0]["arms"][1]["cost_usd"]["mean"] is None
+
+
+def test_costs_are_compared_where_every_run_of_both_arms_is_known() -> None:
+    """A run that fails late is dear, and often nobody knows how dear: the rest would flatter."""
+    design = LiveDesign(problems(20), _two(20), 3)
+    cost = np.ones((2, 20, 3))
+    cost[0] = 2.0 + np.arange(20)[:, None] / 100
+    cost[0, :4, 1:] = np.nan
+    cost[0, :4, 0] = 0.1
+    found = compare(design, runs_of(np.ones((2, 20, 3)), cost_usd=cost))
+    (whole,) = found.parts
+    gap, first = whole.differences[0].cost_usd, whole.arms[0].cost_usd
+    assert gap is not None
+    assert first is not None
+    assert (first.runs, gap.runs) == (52, 16)
+    assert gap.mean == pytest.approx(1.0 + np.arange(4, 20).mean() / 100)
+    assert verdicts(found)[0].endswith("dearer (of the 16 of 20 problems where all is known)")
 
 
 def test_missing_runs_leave_a_part_without_figures() -> None:
@@ -258,8 +312,8 @@ def test_the_same_plan_everywhere_is_said() -> None:
 # How it looks
 
 
-def shown(found: LiveEvaluation) -> str:
-    console = Console(file=io.StringIO(), width=220, force_terminal=False)
+def shown(found: LiveEvaluation, width: int = 220) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
     print_live(found, console, ["[red]a note[/red]"])
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -279,6 +333,25 @@ def test_names_are_shown_as_they_are() -> None:
     assert "x\\|y" in markdown
 
 
+def test_a_terminal_of_100_columns_shows_every_digit() -> None:
+    rng = np.random.default_rng(1)
+    design = LiveDesign(problems(40), _two(40), 3)
+    cost = rng.uniform(0.0001, 0.0009, (2, 40, 3))
+    found = compare(design, runs_of(rng.integers(0, 2, (2, 40, 3)), cost_usd=cost), ks=(1, 3))
+    text = shown(found, 100)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "…" not in text
+    first = found.parts[0].arms[0]
+    assert first.pass_at is not None
+    assert first.cost_usd is not None
+    assert first.cost_usd.mean is not None
+    for figure in (first.pass_at[1].mean, first.pass_at[3].mean):
+        assert f" {figure:.3f} " in text
+    assert f" ${1000 * first.cost_usd.mean:.3f} " in text
+    for width in (60, 140):
+        assert max(map(len, shown(found, width).splitlines())) <= width
+
+
 def test_json_holds_every_figure_and_what_is_put_beside_it() -> None:
     design = LiveDesign(problems(12), (routed(4, 12), Arm.fixed(SMALL, 12)), 5)
     rng = np.random.default_rng(1)
@@ -293,6 +366,10 @@ def test_json_holds_every_figure_and_what_is_put_beside_it() -> None:
 # What a collection holds
 
 
+def _two(count: int) -> tuple[Arm, Arm]:
+    return routed(0, count), Arm.fixed(SMALL, count)
+
+
 def _catalog() -> Any:
     from masrouter.catalog import Catalog
 
@@ -305,7 +382,7 @@ def test_runs_are_found_in_a_collection(tmp_path: Any) -> None:
     rows: dict[str, tuple[dict[str, Any], str | None]] = {
         ids[0, 0, 0]: ({"score": 1.0, "cost_usd": 0.5, "prompt_tokens": 1,
                         "completion_tokens": 2, "latency_s": 4.0}, "Answer: 0"),
-        ids[0, 1, 0]: ({"score": None, "cost_usd": None, "prompt_tokens": 1,
+        ids[0, 1, 0]: ({"score": None, "cost_usd": None, "prompt_tokens": 1, "error": "it is down",
                         "completion_tokens": None, "latency_s": None}, None),
         "of another plan": ({"score": 1.0}, "x"),
     }  # fmt: skip
@@ -321,10 +398,17 @@ def test_runs_are_found_in_a_collection(tmp_path: Any) -> None:
     assert (runs.cost_usd[0, 0, 0], runs.tokens[0, 0, 0], runs.latency_s[0, 0, 0]) == (0.5, 3, 4)
     assert np.isnan([runs.cost_usd[0, 1, 0], runs.tokens[0, 1, 0], runs.score[0, 2, 0]]).all()
     assert runs.answers[0, 0, 0] == "Answer: 0"
+    assert runs.errors[0, :, 0].tolist() == [None, "it is down", None]
 
 
 def test_a_collection_is_held_to_its_settings_and_its_problems(tmp_path: Any) -> None:
     design = LiveDesign(problems(3), (routed(1, 3),))
+    with Store(tmp_path / "collected.sqlite") as store:
+        row = {"run_id": "x", "prompt_version": "", "record": "{}", "answer": "1"}
+        store.post(insert("runs", row)).result()
+        with pytest.raises(EvaluationError, match="holds runs of `masrouter collect`"):
+            pin_settings(store, design, provider="real", deadline="none")
+        assert not store.read("SELECT * FROM pins")
     more = LiveDesign(problems(5), (routed(0, 5), Arm.fixed(SMALL, 5)), 2)
     with Store(tmp_path / "runs.sqlite") as store:
         pin_settings(store, design, provider="real", deadline="none")

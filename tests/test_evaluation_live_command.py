@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from masrouter.errors import MasRouterError
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(small_checkpoint(tmp_path_factory.mktemp("live")))
+    return str(small_checkpoint(tmp_path_factory))
 
 
 @pytest.fixture
@@ -141,6 +142,63 @@ def test_runs_of_another_world_or_deadline_are_never_mixed(
     assert "now it is simulated, world 1" in refusal(run(*base, "--simulated-seed", "1"))
     assert "deadline none, now it is 9 s" in refusal(run(*base, "--deadline-s", "9"))
     assert "max_tokens" in refusal(run(*base, "--max-tokens", "50"))
+
+
+def test_runs_at_other_prices_are_never_mixed(checkpoint: str, sums: str, tmp_path: Path) -> None:
+    base = (
+        "--problems", sums, "-c", checkpoint, "-o", str(tmp_path / "out"), "--plan", "io(gpt-4o)",
+    )  # fmt: skip
+    assert run(*base).exit_code == 0
+    dearer = tmp_path / "dearer.yaml"
+    dearer.write_text("models:\n  gpt-4o: {input_usd_per_mtok: 99.0, output_usd_per_mtok: 99.0}\n")
+    assert "price of gpt-4o 2.5 and 10 US$" in refusal(run(*base, "--catalog", str(dearer)))
+
+
+def test_the_figures_of_another_evaluation_are_not_written_over(
+    checkpoint: str, sums: str, tmp_path: Path
+) -> None:
+    (tmp_path / "evaluation.json").write_text("{}")
+    refused = run("--problems", sums, "-c", checkpoint, "-o", str(tmp_path))
+    assert "of another evaluation, which would be written over" in refusal(refused)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".jsonl"] == [
+        "evaluation.json"
+    ]
+
+
+def test_a_program_that_no_test_can_judge_is_refused_before_it_is_paid_for(
+    checkpoint: str, tmp_path: Path
+) -> None:
+    line = {
+        "task_id": "x", "prompt": "def check(n):\n", "entry_point": "check",
+        "canonical_solution": "    return n\n",
+        "test": "def check(candidate):\n    assert check(1) == 1\n",
+    }  # fmt: skip
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    refused = run("--problems", str(path), "-c", checkpoint, "-o", str(tmp_path / "out"))
+    assert "set.jsonl:1: entry_point: x asks for a function `check`" in refusal(refused)
+    assert not (tmp_path / "out").exists()
+
+
+def test_why_runs_have_no_answer_is_said(checkpoint: str, sums: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        here = {
+            "base_url": f"http://127.0.0.1:{taken.getsockname()[1]}/v1",
+            "api_key_env": None,
+            "models": dict.fromkeys(["gpt-4o", "gpt-4o-mini"]),
+            "retry": {"tries": 1},
+        }
+        down = tmp_path / "down.yaml"
+        down.write_text(json.dumps({"providers": {"here": here}}))
+        done = run(
+            "--problems", sums, "-c", checkpoint, "-o", str(tmp_path / "out"), "--limit", "1",
+            "--plan", "io(gpt-4o)", "--llm", str(down), "--json",
+        )  # fmt: skip
+    (note,) = [note for note in json.loads(done.stdout)["notes"] if "have no answer" in note]
+    assert note.startswith("2 of the arms' runs")
+    assert "reason: " in note
+    assert "None" not in note
 
 
 def test_a_budget_that_is_used_up_leaves_a_table_that_says_so(

@@ -117,15 +117,30 @@ def interrupted_and_undisturbed(
     return table
 
 
-def test_an_evaluation_that_is_interrupted_twice_gives_the_same_table(tmp_path: Path) -> None:
+def some_lines(folder: Path) -> Path:
+    """Two problems of programs and six of numbers."""
+    lines = [
+        line
+        for name, count in (("code", 2), ("math", 6))
+        for line in (PROBLEMS / f"{name}.jsonl").read_text().splitlines()[:count]
+    ]
+    path = folder / "some.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_an_evaluation_that_is_interrupted_twice_gives_the_same_table(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path, checkpoint = some_lines(tmp_path), small_checkpoint(tmp_path_factory)
     options = (
-        "--problems", str(PROBLEMS), "--limit", "12", "--repeats", "2",
-        "--checkpoint", str(small_checkpoint(tmp_path)), "--plan", "chain(gpt-4o-mini, gpt-4o)",
+        "--problems", str(path), "--repeats", "2", "--checkpoint", str(checkpoint),
+        "--plan", "chain(gpt-4o-mini, gpt-4o)",
     )  # fmt: skip
-    problems = read_problems(PROBLEMS)
+    problems = read_problems(path)
     with Children(tmp_path) as children:
         table = interrupted_and_undisturbed(
-            tmp_path, problems, options, children.start, latency_s=0.03, seed=1
+            tmp_path, problems, options, children.start, latency_s=0.05, seed=1
         )
     assert "routed less each fixed plan" in table
     assert samples(tmp_path / "whole")

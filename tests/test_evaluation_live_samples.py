@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from masrouter.errors import EvaluationError, SandboxError
-from masrouter.evaluation.samples import completion_of, write_samples
+from masrouter.evaluation.live import completion_of, write_samples
 from masrouter.problems import CodeTests, Problem, read_problems
 from masrouter.sandbox import Sandbox
 
@@ -82,9 +82,10 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def passes(grader: CodeTests, completion: str, sandbox: Sandbox) -> bool:
-    """What the script would say."""
-    program = grader.prompt + completion + "\n"
-    return sandbox.judge(program, grader.test, grader.entry_point).passed
+    """What the script would say: one text, run in a namespace with nothing else in it."""
+    text = f"{grader.prompt}{completion}\n{grader.test}\ncheck({grader.entry_point})"
+    program = f"def run():\n    exec({text!r}, {{}})\n"
+    return sandbox.judge(program, "def check(candidate):\n    candidate()\n", "run").passed
 
 
 @pytest.mark.parametrize("name", ANSWERS)

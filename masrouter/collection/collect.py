@@ -19,7 +19,7 @@ from masrouter.catalog import Catalog
 from masrouter.collection.design import Assignment
 from masrouter.collection.recording import RecordingModel, recorded_calls
 from masrouter.collection.store import Spending, Store, insert, storable
-from masrouter.errors import BudgetError, CallError, CollectionError, ExecutionError
+from masrouter.errors import BudgetError, CallError, CollectionError, ExecutionError, ProblemError
 from masrouter.execution import Ledger, aexecute
 from masrouter.llms.chat import ChatModel
 from masrouter.logs.schema import record_to_json
@@ -299,7 +299,10 @@ class _Collector:
             return grader.grade(answer, self._sandbox)
         key = (problem.problem_id, extract_code(answer, grader.entry_point) or "")
         if key not in self._grades:
-            self._grades[key] = grader.grade(answer, self._sandbox)
+            try:
+                self._grades[key] = grader.grade(answer, self._sandbox)
+            except ProblemError as error:
+                raise ProblemError(f"{problem.source or problem.problem_id}: {error}") from error
         return self._grades[key]
 
 

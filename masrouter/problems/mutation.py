@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from masrouter.answers import answer_key, extract_code
 from masrouter.answers.syntax import parse
@@ -83,7 +83,7 @@ def _cached_programs(
     file = cache / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, RecursionError):
         kept = json.loads(file.read_bytes())
-        if isinstance(kept, list) and kept and all(isinstance(item, str) for item in kept):
+        if _is_kept(kept, problem.reference):
             return tuple(kept)
     wrong = _programs(problem, grader, sandbox)
     with contextlib.suppress(OSError):  # without a cache it only takes longer
@@ -92,6 +92,15 @@ def _cached_programs(
         new.write_text(json.dumps(wrong), encoding="ascii")
         new.replace(file)
     return wrong
+
+
+def _is_kept(data: object, reference: str) -> TypeGuard[list[str]]:
+    """Whether it can be what `_programs` gave: answers, each another one, none the right one."""
+    if not isinstance(data, list) or not 0 < len(data) <= WANTED:
+        return False
+    if not all(isinstance(item, str) and item.startswith("```") for item in data):
+        return False
+    return len({answer_key(item) for item in (reference, *data)}) == len(data) + 1
 
 
 def _programs(problem: Problem, grader: CodeTests, sandbox: Sandbox) -> tuple[str, ...]:
@@ -106,7 +115,10 @@ def _programs(problem: Problem, grader: CodeTests, sandbox: Sandbox) -> tuple[st
         answer = fenced(mutant)
         if answer_key(answer) in keys:
             continue
-        reason = _reason(answer, grader, sandbox)
+        try:
+            reason = _reason(answer, grader, sandbox)
+        except ProblemError as error:
+            raise ProblemError(f"{_where(problem)}: {error}") from error
         if reason in ("failed", "exception"):
             # What hangs or is killed is a mistake of the mutation more than a model's.
             keys.add(answer_key(answer))

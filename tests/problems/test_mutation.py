@@ -174,6 +174,12 @@ def test_a_problem_with_wrong_answers_stays_as_it_is() -> None:
         assert with_wrong_answers(problem, None) is problem
 
 
+def test_a_test_at_fault_is_told_with_its_place(tmp_path: Path, sandbox: Sandbox) -> None:
+    (problem,) = read_problems(written(tmp_path, SAME | {"test": "def test():\n    pass\n"}))
+    with pytest.raises(ProblemError, match=r"set\.jsonl:1: the problem cannot be judged"):
+        with_wrong_answers(problem, sandbox)
+
+
 def test_programs_need_a_sandbox_and_the_simulation_needs_wrong_answers(
     bare: list[Problem],
 ) -> None:
@@ -193,7 +199,8 @@ def test_what_was_derived_is_kept_and_damage_is_derived_anew(
     closed = Sandbox()
     closed.close()
     assert with_wrong_answers(problem, closed, cache=cache) == derived
-    for damage in ("", "[1]", "{}"):
+    right = json.dumps([problem.reference])
+    for damage in ("", "[1]", "{}", '["text"]', right, json.dumps([*derived.wrong] * 2)):
         file.write_text(damage)
         assert with_wrong_answers(problem, sandbox, cache=cache) == derived
     other = replace(problem, query=problem.query + " Quickly.")

@@ -48,6 +48,7 @@ def print_live(evaluation: LiveEvaluation, console: Console, notes: Sequence[str
 
     for sheet in sheets(evaluation):
         table = Table(title=Text(sheet.title), caption=Text(sheet.caption), box=box.SIMPLE)
+        table.collapse_padding, table.pad_edge = True, False
         for i, name in enumerate(sheet.header):
             # Folded: no digit is ever cut off.
             justify: JustifyMethod = "left" if i == 0 else "right"
@@ -94,8 +95,8 @@ def sheets(evaluation: LiveEvaluation) -> list[Sheet]:
             f"{about}. Means with 95 % bootstrap intervals over problems ({evaluation.resamples} "
             "draws). A run without an answer counts as wrong. Cost is of 1,000 runs, tokens "
             "of one; latency is the median run's (mean), without routing; in brackets, runs where "
-            f"known if not all. No interval below {FEWEST_PROBLEMS} problems, or where all are alike. "
-            f"{DASH} while runs are missing.",
+            f"known if not all. No interval below {FEWEST_PROBLEMS} problems, or where all are "
+            f"alike. {DASH} while runs are missing.",
             _arm_header("arm", ks),
             tuple((arm.arm, *_arm_cells(arm, ks)) for arm in whole.arms),
         )
