@@ -95,8 +95,9 @@ class Controller(nn.Module):
         self.query = nn.Linear(dimension + len(STATISTICS), width)
         self.trade_off = nn.Linear(LAMBDA_FEATURES, width)
         self.mix = nn.Linear(width, width)
-        numbers = torch.arange(1, candidates.max_agents + 1).float()
-        self.register_buffer("count_vectors", torch.stack([numbers.log(), 1 / numbers], 1))
+        # Not by torch: on the meta device its functions import a compiler, which takes seconds.
+        counts = [[math.log(n), 1 / n] for n in range(1, candidates.max_agents + 1)]
+        self.register_buffer("count_vectors", torch.tensor(counts))
         self.register_buffer("centres", torch.linspace(-2, 5, LAMBDA_FEATURES - 1))
         tables = (candidates.topologies, candidates.roles, candidates.models)
         topology, role, model = (

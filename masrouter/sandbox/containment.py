@@ -15,6 +15,8 @@ from masrouter.sandbox import landlock
 
 Kind = Literal["bubblewrap", "landlock"]
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+"""All of a judged program's environment: the same program gets the same verdict every time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,20 @@ class Containment:
 
 
 def python_command() -> tuple[str, ...]:
-    """The interpreter below any virtual environment: isolated, no site, no bytecode written."""
+    """The interpreter below any virtual environment: no site, no bytecode, no path of the user's.
+
+    Started with `ENVIRONMENT` and nothing else, so that it is as isolated as `-I`, which would
+    leave the order of sets, and with it some verdicts, to chance.
+    """
     interpreter = getattr(sys, "_base_executable", None) or sys.executable
-    return (os.path.realpath(interpreter), "-I", "-S", "-B", "-X", "utf8")
+    return (os.path.realpath(interpreter), "-s", "-P", "-S", "-B", "-X", "utf8")
 
 
 def _bubblewrap_options(as_root: bool) -> Iterator[str]:
     yield from ("--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts")
     yield from ("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv")
+    for name, value in ENVIRONMENT.items():
+        yield from ("--setenv", name, value)
     yield from ("--cap-drop", "ALL")
     if as_root:  # it takes another uid inside
         yield from ("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")

@@ -19,7 +19,7 @@ from typing import Literal
 
 from masrouter.errors import ProblemError, SandboxError
 from masrouter.sandbox import seccomp
-from masrouter.sandbox.containment import Containment, Host, Kind, python_command
+from masrouter.sandbox.containment import ENVIRONMENT, Containment, Host, Kind, python_command
 from masrouter.sandbox.limits import Limits
 from masrouter.sandbox.processes import NoAnswer, Zygote, request_of
 from masrouter.sandbox.verdicts import read_verdict
@@ -123,7 +123,11 @@ def _free_uids() -> tuple[int, int]:
             f"import os; os.setgroups([]); os.setresgid(*[{first}]*3); os.setresuid(*[{first}]*3)"
         )
         done = subprocess.run(
-            [*python_command(), "-c", code], capture_output=True, env={}, check=False, timeout=30
+            [*python_command(), "-c", code],
+            capture_output=True,
+            env=dict(ENVIRONMENT),
+            check=False,
+            timeout=30,
         )
         if done.returncode == 0:
             return first, count
@@ -137,7 +141,11 @@ def _start_once(command: tuple[str, ...]) -> None:
     """Raises SandboxError with bubblewrap's own words where it does not start Python."""
     try:
         done = subprocess.run(
-            [*command, "-c", "pass"], capture_output=True, env={}, check=False, timeout=30
+            [*command, "-c", "pass"],
+            capture_output=True,
+            env=dict(ENVIRONMENT),
+            check=False,
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SandboxError(f"bwrap does not start: {error}") from None

@@ -15,7 +15,12 @@ from dataclasses import asdict
 from typing import Any
 
 from masrouter.errors import SandboxError
-from masrouter.sandbox.containment import BOOTSTRAP, Containment, python_command
+from masrouter.sandbox.containment import (
+    BOOTSTRAP,
+    ENVIRONMENT,
+    Containment,
+    python_command,
+)
 from masrouter.sandbox.limits import Limits
 from masrouter.sandbox.tasks import LONGEST_VERDICT, Job, ZygoteSetup
 
@@ -58,7 +63,7 @@ class Zygote:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    env={},
+                    env=dict(ENVIRONMENT),
                     pass_fds=[theirs.fileno()],
                 )
             except OSError as error:

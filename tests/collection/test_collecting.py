@@ -70,7 +70,7 @@ def test_two_collections_of_a_design_are_the_same_bytes_whatever_their_concurren
 
 def test_concurrency_is_of_runs(file: Path) -> None:
     singles = list(grid(sums(30), PLANS[:2]))
-    llm = Scripted(lambda *_: 0.002)
+    llm = Scripted(lambda *_: 0.05)  # far longer than it takes to record a call
     gather(file, singles, llm, concurrency=5)
     assert llm.peak == 5
 

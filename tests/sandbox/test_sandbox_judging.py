@@ -24,6 +24,17 @@ def test_a_right_program_passes(sandbox: Sandbox) -> None:
     assert 0 < verdict.wall_s < 12
 
 
+def test_the_order_of_a_set_is_the_same_in_every_sandbox(containment: Containment) -> None:
+    program = "def order(): return list({f'word {i}' for i in range(12)})"
+    test = "def check(candidate):\n    assert False, candidate()\n"
+    orders = set()
+    for _ in range(3):
+        with Sandbox(containment=containment) as fresh:
+            orders.add(fresh.judge(program, test, "order").detail)
+    (order,) = orders
+    assert "word 11" in order
+
+
 @pytest.mark.parametrize(
     ("program", "reason", "detail"),
     [
