@@ -12,6 +12,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from masrouter.catalog import Catalog
+from masrouter.cli_options import (
+    CatalogPaths,
+    Checkpoint,
+    CostWeight,
+    ExcludedModels,
+    LogPaths,
+    MaxAgents,
+    MaxCost,
+    Models,
+    Strict,
+    Topologies,
+    Willingness,
+)
 from masrouter.errors import EvaluationError
 from masrouter.evaluation.exports import (
     RouteOptions,
@@ -38,9 +51,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-LogPaths = Annotated[
-    list[Path], typer.Option("--logs", "-l", help="Log files or folders (repeat the option).")
-]
 NamesFile = Annotated[
     Path | None,
     typer.Option(
@@ -48,25 +58,6 @@ NamesFile = Annotated[
         help="YAML from masrouter's names to theirs, one a line: `gpt-4o: openai/gpt-4o`.",
     ),
 ]
-CostWeight = Annotated[
-    float | None, typer.Option(help="Score units that a US dollar is worth; 0: the score alone.")
-]
-Willingness = Annotated[
-    float | None, typer.Option(help="The same, as US dollars for a whole unit of score.")
-]
-MaxCost = Annotated[float | None, typer.Option(help="Budget of a query.")]
-MaxAgents = Annotated[int | None, typer.Option(help="Largest team; 1 keeps to single agents.")]
-Models = Annotated[
-    list[str] | None, typer.Option("--model", help="Only these models (repeat the option).")
-]
-ExcludedModels = Annotated[
-    list[str] | None, typer.Option("--exclude-model", help="Not these models (repeat the option).")
-]
-Topologies = Annotated[
-    list[str] | None, typer.Option("--topology", help="Only these topologies (repeat the option).")
-]
-CatalogPaths = Annotated[list[Path] | None, typer.Option(help="YAML files with today's prices.")]
-Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
 
 
 @app.command("routerbench")
@@ -146,9 +137,7 @@ def export_llm_router_bench(
 
 @app.command("routerarena")
 def export_router_arena(
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="A checkpoint folder or hub id.")
-    ],
+    checkpoint: Checkpoint,
     queries: Annotated[
         Path,
         typer.Option(

@@ -13,6 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from masrouter.catalog import Catalog
 from masrouter.cli_models import read_plan
+from masrouter.cli_options import (
+    CatalogPaths,
+    Checkpoint,
+    CostWeight,
+    ExcludedModels,
+    LogPaths,
+    MaxAgents,
+    MaxCost,
+    Models,
+    Strict,
+    Topologies,
+    Willingness,
+)
 from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import load_encoder
 from masrouter.errors import EvaluationError
@@ -25,37 +38,20 @@ from masrouter.router import Router
 
 
 def replay_command(
-    logs: Annotated[
-        list[Path], typer.Option("--logs", "-l", help="Log files or folders (repeat the option).")
-    ],
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="A checkpoint folder or hub id.")
-    ],
+    logs: LogPaths,
+    checkpoint: Checkpoint,
     current_plan: Annotated[
         str | None,
         typer.Option(help="Grid logs: what you run today, such as 'cot(gpt-4o)', to compare with."),
     ] = None,
-    cost_weight: Annotated[
-        float | None,
-        typer.Option(help="Score units that a US dollar is worth; 0 looks at the score alone."),
-    ] = None,
-    willingness_to_pay: Annotated[
-        float | None, typer.Option(help="The same, as US dollars for a whole unit of score.")
-    ] = None,
-    max_cost_usd: Annotated[float | None, typer.Option(help="Budget of a query.")] = None,
-    max_agents: Annotated[int | None, typer.Option(help="Largest team.")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Only these models (repeat the option).")
-    ] = None,
-    exclude_model: Annotated[
-        list[str] | None, typer.Option(help="Not these models (repeat the option).")
-    ] = None,
-    topology: Annotated[
-        list[str] | None, typer.Option(help="Only these topologies (repeat the option).")
-    ] = None,
-    catalog: Annotated[
-        list[Path] | None, typer.Option(help="YAML files with today's prices.")
-    ] = None,
+    cost_weight: CostWeight = None,
+    willingness_to_pay: Willingness = None,
+    max_cost_usd: MaxCost = None,
+    max_agents: MaxAgents = None,
+    models: Models = None,
+    exclude_models: ExcludedModels = None,
+    topologies: Topologies = None,
+    catalog: CatalogPaths = None,
     top: Annotated[
         int, typer.Option("-k", help="Biggest savings and biggest harms to show.", min=0)
     ] = 5,
@@ -68,7 +64,7 @@ def replay_command(
         typer.Option("--out", "-o", help="Folder for replay.json, replay.md, replay.html."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
-    strict: Annotated[bool, typer.Option(help="Stop at the first bad row.")] = False,
+    strict: Strict = False,
 ) -> None:
     """On your own traffic, what would a router have saved, and what would it have broken?
 
@@ -87,9 +83,9 @@ def replay_command(
         willingness_to_pay=willingness_to_pay,
         max_cost_usd=max_cost_usd,
         max_agents=max_agents,
-        models=tuple(model) if model else None,
-        exclude_models=tuple(exclude_model or ()),
-        topologies=tuple(topology) if topology else None,
+        models=tuple(models) if models else None,
+        exclude_models=tuple(exclude_models or ()),
+        topologies=tuple(topologies) if topologies else None,
     )
     current = None if current_plan is None else read_plan(current_plan)
     if out is not None:

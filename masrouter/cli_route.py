@@ -13,6 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from masrouter.catalog import Catalog
+from masrouter.cli_options import (
+    CatalogPaths,
+    Checkpoint,
+    CostWeight,
+    ExcludedModels,
+    MaxAgents,
+    MaxCost,
+    Models,
+    Topologies,
+    Willingness,
+)
 from masrouter.errors import RoutingError
 from masrouter.reporting.query_page import write_query_page
 from masrouter.router import Router
@@ -20,39 +31,24 @@ from masrouter.types import RoutingDecision, ScoredPlan
 
 
 def route(
-    checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="A checkpoint folder or hub id.")
-    ],
+    checkpoint: Checkpoint,
     queries: Annotated[
         list[str] | None,
         typer.Argument(help="Queries; `-` reads one a line from standard input."),
     ] = None,
-    cost_weight: Annotated[
-        float | None,
-        typer.Option(help="Score units that a US dollar is worth; 0 looks at the score alone."),
-    ] = None,
-    willingness_to_pay: Annotated[
-        float | None, typer.Option(help="The same, as US dollars for a whole unit of score.")
-    ] = None,
-    max_cost_usd: Annotated[float | None, typer.Option(help="Budget of a query.")] = None,
-    max_agents: Annotated[int | None, typer.Option(help="Largest team.")] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Only these models (repeat the option).")
-    ] = None,
-    exclude_model: Annotated[
-        list[str] | None, typer.Option(help="Not these models (repeat the option).")
-    ] = None,
-    topology: Annotated[
-        list[str] | None, typer.Option(help="Only these topologies (repeat the option).")
-    ] = None,
+    cost_weight: CostWeight = None,
+    willingness_to_pay: Willingness = None,
+    max_cost_usd: MaxCost = None,
+    max_agents: MaxAgents = None,
+    models: Models = None,
+    exclude_models: ExcludedModels = None,
+    topologies: Topologies = None,
     alternatives: Annotated[int, typer.Option("-k", help="Alternatives to show.")] = 3,
     sample: Annotated[
         bool, typer.Option(help="Draw from the cascade and say with what probability.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the draw.")] = None,
-    catalog: Annotated[
-        list[Path] | None, typer.Option(help="YAML files with today's prices.")
-    ] = None,
+    catalog: CatalogPaths = None,
     explain: Annotated[bool, typer.Option(help="Show every plan's figures.")] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write why these teams, drawn, as one HTML file.")
@@ -76,9 +72,9 @@ def route(
         "willingness_to_pay": willingness_to_pay,
         "max_cost_usd": max_cost_usd,
         "max_agents": max_agents,
-        "models": model or None,
-        "exclude_models": exclude_model or (),
-        "topologies": topology or None,
+        "models": models or None,
+        "exclude_models": exclude_models or (),
+        "topologies": topologies or None,
         "k": alternatives,
         "sample": sample,
         "seed": seed,

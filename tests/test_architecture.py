@@ -54,6 +54,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "cli_import",
             "cli_logs",
             "cli_models",
+            "cli_options",
             "cli_problems",
             "cli_replay",
             "cli_route",
