@@ -97,6 +97,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("timestamp", "yesterday", f"timestamp: {TIME}, got 'yesterday'"),
     ("timestamp", "2025-02-30T12:00:00Z", f"timestamp: {TIME}, got '2025-02-30T12:00:00Z'"),
     ("timestamp", "2025-01-31x12:00:00", f"timestamp: {TIME}, got '2025-01-31x12:00:00'"),
+    (
+        "timestamp",
+        "0001-01-01T00:00:00+05:00",
+        f"timestamp: {TIME}, got '0001-01-01T00:00:00+05:00'",
+    ),
     ("agents", [], f"agents: {AGENTS}, got []"),
     ("agents", None, f"agents: {AGENTS}, got null"),
     ("agents", "gpt-4o", f"agents: {AGENTS}, got 'gpt-4o'"),

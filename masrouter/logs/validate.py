@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -213,8 +213,10 @@ def _is_time(text: str) -> bool:
     if len(text) > 10 and text[4:5] == "-" and text[10] not in "T ":
         return False
     try:
-        datetime.fromisoformat(text)
-    except ValueError:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            moment.astimezone(UTC)  # there is no year 0 and no year 10000 to move it to
+    except (ValueError, OverflowError):
         return False
     return True
 

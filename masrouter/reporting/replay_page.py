@@ -33,8 +33,7 @@ def replay_page(replay: Replay) -> str:
     """The page. Without matplotlib it has no figures, and says so."""
     figures = _figures(replay) if find_spec("matplotlib") else None
     return render(
-        "replay.html.j2", told=words(replay), level=replay.verdict.level, figures=figures,
-        shortened=shortened,
+        "replay.html.j2", told=words(replay), figures=figures, shortened=shortened,
     )  # fmt: skip
 
 

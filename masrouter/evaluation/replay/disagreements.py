@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from masrouter.evaluation.replay.traffic import Routed, Traffic, similar_runs
-from masrouter.evaluation.replay.types import Choice, Disagreement
+from masrouter.evaluation.replay.types import Choice, Disagreement, Tally
 from masrouter.outcomes import Bools, Floats, Ints
 from masrouter.types import Plan, RoutingDecision
 
@@ -57,6 +57,13 @@ def outcomes_of_choices(traffic: Traffic, routed: Routed) -> tuple[Floats, Float
         total = np.bincount(query[known], weights=values[known], minlength=traffic.n_queries)
         means.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
     return means[0], means[1]
+
+
+def tally(value: Floats, candidate: Bools, query: Ints) -> Tally:
+    """Queries with a run of positive `value`, and those with none that is known; all (n,)."""
+    told = np.unique(query[candidate & np.isfinite(value)])
+    positive = np.unique(query[candidate & (np.nan_to_num(value) > 0)])
+    return Tally(len(positive), len(np.setdiff1d(query[candidate], told)))
 
 
 def worth_reading(

@@ -82,8 +82,12 @@ class GridReading:
         total, seen = int(decided.sum()), int(known.sum())
         share = seen / total
         level: Level = "looked up" if share >= WEAK else "weak" if seen else "not identified"
-        reasons = [f"on {seen:,} of {total:,} queries ({share:.1%}) the router's plan was run and "
-                   "scored: what it got there is looked up, not predicted"]  # fmt: skip
+        reasons = [
+            f"on {seen:,} of {total:,} queries ({share:.1%}) the router's plan was run and scored: "
+            "what it got there is looked up, not predicted"
+            if seen
+            else f"on none of {total:,} queries the router's plan was run and scored"
+        ]
         if seen < total:
             unscored = int((decided & np.isfinite(self._found[1]) & ~known).sum())
             reasons.append(

@@ -89,11 +89,15 @@ class RandomisedReading:
     def _compare(self, rounds: LoggedRounds, value: PolicyValue) -> Comparison | None:
         if value.best is None or value.difference is None:
             return None
-        target, queries = value.estimates[value.best], rounds.n_queries
-        sides = value.logged, target, value.difference
+        sides = value.logged, value.estimates[value.best], value.difference
+        worth = rounds.score if self.case.weight == 0 else rounds.score + rounds.cost  # NaN in one
         score, cost, utility = (
-            _paired([getattr(side, name) for side in sides], queries)
-            for name in ("score", "cost", "utility")
+            _paired(
+                [getattr(side, name) for side in sides],
+                len(np.unique(rounds.query[np.isfinite(column)])),
+                rounds.n_queries,
+            )
+            for name, column in (("score", rounds.score), ("cost", rounds.cost), ("utility", worth))
         )
         return Comparison(
             reference=self.reference,
@@ -149,7 +153,8 @@ class RandomisedReading:
         )
 
 
-def _paired(sides: list[Estimate | None], queries: int) -> Paired | None:
+def _paired(sides: list[Estimate | None], queries: int, of: int) -> Paired | None:
+    """`queries` are known, `of` all."""
     logged, target, difference = sides
     if logged is None or target is None or difference is None:
         return None
@@ -157,7 +162,7 @@ def _paired(sides: list[Estimate | None], queries: int) -> Paired | None:
         Measured(logged.value, logged.interval, queries),
         Measured(target.value, target.interval, queries),
         Measured(difference.value, difference.interval, queries),
-        left_out=0,
+        left_out=of - queries,
     )
 
 

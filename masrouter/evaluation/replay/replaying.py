@@ -20,7 +20,7 @@ import numpy as np
 
 from masrouter.errors import EvaluationError
 from masrouter.evaluation.replay.case import Case, Reading
-from masrouter.evaluation.replay.disagreements import choices, differences, worth_reading
+from masrouter.evaluation.replay.disagreements import choices, differences, tally, worth_reading
 from masrouter.evaluation.replay.grid import GridReading
 from masrouter.evaluation.replay.means import Sample
 from masrouter.evaluation.replay.observed import ObservedReading
@@ -143,6 +143,8 @@ def replay(
         over_time=tuple(parts[cut_at:]),
         choices=choices(traffic, routed, grid=traffic.kind is LogKind.GRID),
         disagreements=len(np.unique(traffic.query[found.candidate])),
+        saving=tally(found.saving, found.candidate, traffic.query),
+        harm=tally(found.harm, found.candidate, traffic.query),
         savings=savings,
         harms=harms,
         cautions=(*(seen if loud else ()), *_cautions(traffic, routed, router)),

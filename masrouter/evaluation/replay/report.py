@@ -33,11 +33,12 @@ def print_replay(replay: Replay, console: Console) -> None:
 
     say(told.title, "bold")
     say(told.about, "dim")
-    say(told.verdict, _LEVELS[replay.verdict.level])
     console.print()
     for caution in told.cautions:
         say(f"CAUTION: {caution}", "bold yellow")
-    for line in told.answer:
+    say(told.answer[0], "bold")
+    say(told.verdict, _LEVELS[replay.verdict.level])
+    for line in told.answer[1:]:
         say(line)
     for section in told.sections:
         console.print()
@@ -46,16 +47,13 @@ def print_replay(replay: Replay, console: Console) -> None:
             say(line, "dim")
         if section.rows:
             console.print(_table(section, console.width))
-    for title, cases in (
-        ("Biggest savings", told.savings),
-        ("Biggest harms", told.harms),
-    ):
+    for found in (told.savings, told.harms):
         console.print()
-        say(title, "bold")
-        for case in cases:
+        say(found.title, "bold")
+        if found.line:
+            say(found.line, "dim")
+        for case in found.cases:
             _say_case(case, console)
-        if not cases:
-            say("none", indent=2)
     if told.notes:
         console.print()
     for note in told.notes:
@@ -88,9 +86,10 @@ def _say_case(case: Told, console: Console) -> None:
 def to_markdown(replay: Replay) -> str:
     """The same as Markdown. Nothing that comes from the logs is markup."""
     told = words(replay)
-    lines = [f"# {_plain(told.title)}", "", _plain(told.about), "", f"**{_plain(told.verdict)}**"]
+    lines = [f"# {_plain(told.title)}", "", _plain(told.about)]
     lines += [x for caution in told.cautions for x in ("", f"> **Caution:** {_plain(caution)}")]
-    lines += [x for line in told.answer for x in ("", _plain(line))]
+    lines += ["", f"**{_plain(told.answer[0])}**", "", _plain(told.verdict)]
+    lines += [x for line in told.answer[1:] for x in ("", _plain(line))]
     for section in told.sections:
         lines += ["", f"## {_plain(section.title)}"]
         lines += [x for line in section.lines for x in ("", _plain(line))]
@@ -98,13 +97,13 @@ def to_markdown(replay: Replay) -> str:
             rule = ["---" if i < section.texts else "---:" for i in range(len(section.header))]
             lines += ["", _row(section.header), "|" + "|".join(rule) + "|"]
             lines += [_row(row) for row in section.rows]
-    for title, cases in (("Biggest savings", told.savings), ("Biggest harms", told.harms)):
-        lines += ["", f"## {title}"]
-        for case in cases:
+    for found in (told.savings, told.harms):
+        lines += ["", f"## {found.title}"]
+        if found.line:
+            lines += ["", found.line]
+        for case in found.cases:
             lines += ["", f"### {_plain(case.head)}", "", f"> {_plain(shortened(case.query))}", ""]
             lines += [f"- {f'{what}: ' if what else ''}{_plain(said)}" for what, said in case.lines]
-        if not cases:
-            lines += ["", "None."]
     if told.notes:
         lines += ["", "## Notes", "", *(f"- {_plain(note)}" for note in told.notes)]
     return "\n".join(lines) + "\n"

@@ -24,16 +24,18 @@ class Told:
 
 def tell(found: Disagreement, by: Literal["saving", "harm"]) -> Told:
     """One of the biggest savings, or harms."""
-    sure = "predicted" if found.predicted else "found"
+    scored = _sure(found.found_score is not None and found.logged_score is not None)
+    paid = _sure(found.found_cost_usd is not None)
     if by == "saving":
-        head = f"saves {numbers.usd(found.saving_usd)} ({sure})"
+        head = f"saves {numbers.usd(found.saving_usd)} ({paid})"
         if found.harm:
-            head += f", score {-found.harm:+.2f}"
+            head += f", score {-found.harm:+.2f}{'' if scored == paid else f' ({scored})'}"
     else:
-        head = f"loses {found.harm or 0:.2f} score ({sure})"
+        head = f"loses {found.harm or 0:.2f} score ({scored})"
         if found.saving_usd is not None:
             how = "saves" if found.saving_usd >= 0 else "costs"
             head += f", {how} {numbers.usd(abs(found.saving_usd))}"
+            head += "" if scored == paid else f" ({paid})"
     lines = [
         (
             "logged",
@@ -50,6 +52,10 @@ def tell(found: Disagreement, by: Literal["saving", "harm"]) -> Told:
         lines.append(("", f"really {really} on this query"))
     lines += [("why", found.why), ("support", found.support)]
     return Told(f"{head}  [{found.domain}] {found.query_id}", found.query, tuple(lines))
+
+
+def _sure(looked_up: bool) -> str:
+    return "found" if looked_up else "predicted"
 
 
 def _outcome(score: float | None, cost: float | None) -> str:

@@ -204,6 +204,16 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """Queries on which the router differs from the reference."""
+
+    found: int
+    """Where something is saved, or lost: looked up or predicted."""
+    unknown: int
+    """Where that can neither be looked up nor predicted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """How far these logs answer the question, in words."""
 
@@ -253,6 +263,8 @@ class Replay:
     choices: tuple[Choice, ...]
     disagreements: int
     """Queries on which the router differs from the reference."""
+    saving: Tally
+    harm: Tally
     savings: tuple[Disagreement, ...]
     """Biggest first; one a query."""
     harms: tuple[Disagreement, ...]

@@ -8,17 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from masrouter.evaluation.replay import numbers
+from masrouter.evaluation.replay.answer import answer
 from masrouter.evaluation.replay.telling import Told, tell
 from masrouter.evaluation.replay.types import (
     Agreement,
     Comparison,
     FirstChoices,
     Measured,
-    Paired,
     Part,
     Replay,
     Sensitivity,
     Side,
+    Tally,
 )
 
 MOST_CHOICES = 12
@@ -37,6 +38,16 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Cases:
+    """Queries worth reading, under a heading."""
+
+    title: str
+    line: str
+    """On how many queries it cannot be told; empty where it always can."""
+    cases: tuple[Told, ...]
+
+
+@dataclass(frozen=True)
 class Words:
     """A whole replay."""
 
@@ -44,11 +55,11 @@ class Words:
     about: str
     verdict: str
     answer: tuple[str, ...]
-    """What a hurried reader should take along."""
+    """What a hurried reader should take along: the first line is the answer itself."""
     cautions: tuple[str, ...]
     sections: tuple[Section, ...]
-    savings: tuple[Told, ...]
-    harms: tuple[Told, ...]
+    savings: Cases
+    harms: Cases
     notes: tuple[str, ...]
 
 
@@ -91,107 +102,40 @@ def words(replay: Replay) -> Words:
             + (f"; within {given}" if given else "")
         ),
         verdict=f"{level}: {replay.verdict.reasons[0]}" if replay.verdict.reasons else level,
-        answer=_answer(replay),
+        answer=answer(replay),
         cautions=replay.cautions,
         sections=tuple(sections),
-        savings=tuple(tell(case, "saving") for case in replay.savings),
-        harms=tuple(tell(case, "harm") for case in replay.harms),
-        notes=replay.notes,
+        savings=_cases(
+            "Biggest savings",
+            "what it would save cannot be told, since a cost is not known",
+            replay.saving,
+            replay,
+            tuple(tell(case, "saving") for case in replay.savings),
+        ),
+        harms=_cases(
+            "Biggest harms",
+            "what it would lose can neither be looked up nor predicted: the scores are not there, "
+            "and the router does not know the logged plan",
+            replay.harm,
+            replay,
+            tuple(tell(case, "harm") for case in replay.harms),
+        ),
+        notes=(f"read as {replay.kind} logs: {replay.why}", *replay.notes),
     )
 
 
-def _answer(replay: Replay) -> tuple[str, ...]:
-    """What would it have saved, and what would it have broken?"""
-    verdict = replay.verdict
-    if replay.comparisons:
-        out = _measured_answer(replay, replay.comparisons[0])
-    else:
-        out = [
-            "Not identified: these logs cannot say what the router would have saved or broken. "
-            + _got(replay.logged)
-        ]
-    if replay.agreement is not None:
-        out.append(
-            f"The router would have taken the logged plan on "
-            f"{numbers.share(replay.agreement.share)} of {replay.agreement.runs:,} runs: those "
-            "outcomes are real."
+def _cases(title: str, why: str, tally: Tally, replay: Replay, told: tuple[Told, ...]) -> Cases:
+    if len(told) < tally.found:
+        title += f" ({len(told):,} of {tally.found:,})"
+    line = ""
+    if tally.unknown:
+        line = (
+            f"On {tally.unknown:,} of {replay.disagreements:,} queries where the plans differ, "
+            f"{why}."
         )
-    if replay.sensitivity is not None:
-        ends = replay.sensitivity.worst_case
-        out.append(
-            f"Whatever lies behind the logged choices, its mean score on these runs is between "
-            f"{ends.low:.3f} and {ends.high:.3f}; no narrower range holds without an assumption."
-        )
-    out += [reason[0].upper() + reason[1:] + "." for reason in verdict.reasons[1:]]
-    if verdict.probe:
-        out.append(f"To find out: {verdict.probe}.")
-    return tuple(out)
-
-
-def _measured_answer(replay: Replay, first: Comparison) -> list[str]:
-    routed = sum(choice.queries for choice in replay.choices)
-    if first.same == routed:
-        return [
-            f"On all of {routed:,} queries the router would have taken {first.reference}: nothing "
-            "saved, and nothing broken."
-        ]
-    sure = {"looked up": "Looked up", "identified": "Estimated", "weak": "Weakly supported"}
-    out = [
-        f"{sure.get(replay.verdict.level, 'Not identified')}: instead of {first.reference} the "
-        f"router would have {_paid(first)} and {_scored(first.score)}."
-    ]
-    if first.worse is not None and first.better is not None and first.score is not None:
-        same = ""
-        if first.same is not None:
-            same = f"; {first.same:,} of {routed:,} would have had the same plan anyway"
-        out.append(
-            f"It would have broken {first.worse:,} queries (lower score) and mended "
-            f"{first.better:,} (higher score) of {first.score.difference.queries:,}{same}. "
-            "Where a plan ran once on a query, some of both is luck."
-        )
-    ends = first.score_bounds
-    if ends is not None and ends.low < ends.high:
-        out.append(
-            f"Counting what nobody ran as 0 or as 1, the router's mean score lies between "
-            f"{ends.low:.3f} and {ends.high:.3f}."
-        )
-    return out
-
-
-def _paid(comparison: Comparison) -> str:
-    saved = comparison.saved
-    if saved is None or comparison.cost is None:
-        return "paid an unknown amount (costs are not known on both sides)"
-    how = "less" if saved.value >= 0 else "more"
-    ends = ""
-    if saved.interval is not None:
-        low, high = saved.interval.low, saved.interval.high
-        if saved.value < 0:
-            low, high = -high, -low
-        ends = f" (95 %: {low:.0%} to {high:.0%})"
-    change = abs(comparison.cost.difference.value)
-    return (
-        f"paid {abs(saved.value):.0%} {how}{ends}, {numbers.usd_of_1000(change)} {how} for 1,000 "
-        "queries,"
-    )
-
-
-def _scored(score: Paired | None) -> str:
-    if score is None:
-        return "scored what nobody knows"
-    change = score.difference
-    ends = ""
-    if change.interval is not None:
-        ends = f" (95 %: {change.interval.low:+.3f} to {change.interval.high:+.3f})"
-    return f"scored {change.value:+.3f}{ends}"
-
-
-def _got(side: Side) -> str:
-    got = "an unknown score"
-    if side.score is not None:
-        got = f"a mean score of {numbers.mean_score(side.score)}"
-    paid = "an unknown cost" if side.cost is None else f"{numbers.usd(side.cost.value)} a run"
-    return f"The logged policy got {got} for {paid}."
+    elif not tally.found:
+        line = "None."
+    return Cases(title, line, told)
 
 
 def _against(comparison: Comparison, replay: Replay) -> Section:
@@ -320,7 +264,8 @@ def _sensitivity(found: Sensitivity, logged: Side) -> Section:
         lines.append(f"The logged policy scored {numbers.mean_score(logged.score)}.")
     lines.append(
         "A limit on hidden causes narrows nothing where a plan was seen too rarely in a domain: "
-        f"it applies to {found.covered:.0%} of the runs, the others count as 0 or 1."
+        f"it applies to {found.covered:.0%} of the runs, the others count as 0 or 1. Hidden is all "
+        "that tells queries of a domain apart, what their texts say included."
     )
     if found.tolerated is not None and found.tolerated > 0:
         lines.append(
@@ -345,10 +290,11 @@ def _parts(title: str, line: str, what: str, parts: tuple[Part, ...], replay: Re
         ("queries", "no support", "saved [95 %]") if grid else ("runs", "verdict", "saved")
     )
     header = (what, units, state, "score", "router", "difference [95 %]", "cost/1,000", saved)
-    lines, rows = [line], []
+    lines, rows = [f"{line} Score and cost are those of {replay.reference}."], []
     for part in parts:
         found = part.comparison
         pair = None if found is None else found.score
+        paid = None if found is None else found.cost
         rows.append(
             (
                 part.name,
@@ -357,7 +303,7 @@ def _parts(title: str, line: str, what: str, parts: tuple[Part, ...], replay: Re
                 _value(part.logged.score if pair is None else pair.reference),
                 _value(None if pair is None else pair.router),
                 numbers.score_change(None if pair is None else pair.difference),
-                _cost(part.logged),
+                _cost(part.logged.cost if paid is None else paid.reference),
                 numbers.share(None if found is None else found.saved),
             )
         )
@@ -373,7 +319,7 @@ def _observed_parts(title: str, line: str, what: str, parts: tuple[Part, ...]) -
             part.name,
             f"{part.runs:,}",
             _value(part.logged.score),
-            _cost(part.logged),
+            _cost(part.logged.cost),
             numbers.share(part.agreement),
             numbers.reach(part.score_bounds),
         )
@@ -387,12 +333,12 @@ def _value(measured: Measured | None) -> str:
     return numbers.score(None if measured is None else measured.value)
 
 
-def _cost(side: Side) -> str:
-    return numbers.usd_of_1000(None if side.cost is None else side.cost.value)
+def _cost(measured: Measured | None) -> str:
+    return numbers.usd_of_1000(None if measured is None else measured.value)
 
 
 def _choices(replay: Replay) -> Section:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             choice.plan,
             f"{choice.queries:,}",
@@ -421,5 +367,7 @@ def _choices(replay: Replay) -> Section:
             f"{len(never)} of these {len(replay.choices)} plans, taken on {part:.0%} of the "
             "queries, were never run: no support in your logs.",
         )
-    header = ("plan", "queries", "share", "logged runs", "without support")
+    header: tuple[str, ...] = ("plan", "queries", "share", "logged runs", "without support")
+    if replay.kind != "grid":  # a run elsewhere is some support, and how much is in no one number
+        header, rows = header[:-1], [row[:-1] for row in rows]
     return Section("Plans that the router takes", lines, header, tuple(rows))
