@@ -56,6 +56,8 @@ def with_candidate(
     """A state with a new model, role or topology; see `Router.add_model`."""
     added = _catalog_of(kind, profile, state)
     records = read_probes(probes)
+    if isinstance(plans, Plan):
+        raise PlanError(f"add_{kind}: expected a list of plans, got {plans}")
     if plans is None:
         tried = [record.plan for record in records if uses(record.plan, kind, profile.name)]
         plans = [*_default_plans(state, kind, profile), *tried]
@@ -199,7 +201,8 @@ def _extended(
         ),
     )
     with torch.inference_mode():
-        mean_phi = _mean_phi(state)
+        probes = _at_trained_prices(probes, wider, len(plans))
+        mean_phi = state.additions[0].mean_phi if state.additions else _mean_phi(state)
         new = NewNames(
             candidates.topologies.names[len(before.topologies.names) :],
             candidates.roles.names[len(before.roles.names) :],
@@ -233,6 +236,15 @@ def _extended(
         )
         taught = replace(wider, additions=(*state.additions, addition))
         return replace(taught, gate=_with_fixed_values(taught, folded, mean_phi))
+
+
+def _at_trained_prices(probes: Probes, state: RouterState, plans: int) -> Probes:
+    """Costs as they would have been at the prices of the training logs, in which the critic thinks;
+    routing takes them back to today's (`RouterState.price_ratio`)."""
+    ratio = state.price_ratio()[-plans:][probes.plan.long()]
+    targets = probes.targets.clone()
+    targets[:, TARGETS.index("log_cost")] -= torch.where(ratio > 0, ratio, 1.0).log()
+    return replace(probes, targets=targets)
 
 
 def _missed(folded: FoldedCritic, state: RouterState, phi: Tensor, probes: Probes) -> Tensor:

@@ -63,11 +63,6 @@ class Addition:
     plan: Tensor  # (n,) int32, position among the plans of this addition
     targets: Tensor  # (n, 4) see TARGETS; NaN where it is not known
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every new name."""
-        return (*self.topologies, *self.roles, *self.models)
-
     def columns(
         self, index: PlanIndex, own: PlanIndex, candidates: Candidates, weights: KernelWeights
     ) -> PlanColumns:

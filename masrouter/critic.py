@@ -216,11 +216,11 @@ class FoldedCritic:
 
     def mean(self, phi: Tensor, name: str, member: int = 0) -> Tensor:
         """What a head predicts, in the units that it learned: (B, F) -> (B, P)."""
-        return torch.cat([phi @ group.folded[name][member] for group in self._groups], 1)
+        return _beside([phi @ group.folded[name][member] for group in self._groups])
 
     def members(self, phi: Tensor, name: str) -> Tensor:
         """Every member but the first: (B, F) -> (M - 1, B, P)."""
-        return torch.cat([torch.matmul(phi, g.folded[name][1:]) for g in self._groups], 2)
+        return _beside([torch.matmul(phi, g.folded[name][1:]) for g in self._groups])
 
     def exponential(self, phi: Tensor, name: str) -> Tensor:
         """Expected value of a head that learned logarithms: (B, F) -> (B, P)."""
@@ -232,7 +232,7 @@ class FoldedCritic:
 
         `before`: what was open before any probe.
         """
-        return torch.cat([g.variance(phi, name, before=before) for g in self._groups], 1)
+        return _beside([g.variance(phi, name, before=before) for g in self._groups])
 
     def has(self, name: str) -> bool:
         return name in self.critic.heads
@@ -279,6 +279,11 @@ class FoldedCritic:
                 target[cells] - predicted,
             )
         return _Learned(addition, plans, posteriors)
+
+
+def _beside(parts: Sequence[Tensor]) -> Tensor:
+    """Groups of plans as one, (..., P) each; a router without additions copies nothing."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)
 
 
 def jackknife_error(members: Tensor) -> Tensor:

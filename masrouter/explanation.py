@@ -126,14 +126,15 @@ def reasons(
     gate: Gate,
     critic: Critic,
     constraints: Constraints,
-    safe: ScoredPlan,
+    safe: ScoredPlan | None,
     *,
     sampled: bool,
     added: Addition | None = None,
 ) -> RoutingDecision:
     """The decision with its reasons in words.
 
-    `safe`: the best fixed plan within constraints; `added`: what brought the plan after training.
+    `safe`: the best fixed plan within constraints, None where nothing was run; `added`: what
+    brought the plan after training.
     """
     weight = decision.cost_weight
     worth = f" ({1 / weight:.4g} US dollars for a whole unit of score)" if weight else ""
@@ -167,7 +168,9 @@ def reasons(
             f"added after training ({added.title or 'a plan of known parts'}): judged by "
             f"description and {probes}"
         )
-    if decision.plan == safe.plan:
+    if safe is None:
+        lines.append("no plan within the constraints was ever run: expectations alone compare them")
+    elif decision.plan == safe.plan:
         lines.append("it is the best fixed plan within the constraints")
     else:
         lines.append(

@@ -60,11 +60,12 @@ class Gate:
         """(C,) bool: plans with enough logged runs to be chosen.
 
         Observational logs promise nothing of a plan outside their support: it takes 20 runs, or 1 %
-        of all if that is less. Elsewhere every plan counts.
+        of all logged ones if that is less. Elsewhere every plan counts.
         """
         if self.default < 0:
             return torch.ones_like(self.runs, dtype=torch.bool)
-        needed = min(20.0, max(1.0, math.ceil(0.01 * float(self.runs.sum()))))
+        logged = float(self.runs[: len(self.runs) - self.added].sum())
+        needed = min(20.0, max(1.0, math.ceil(0.01 * logged)))
         return self.runs >= needed
 
     def at(self, cost_weight: float) -> tuple[int, GateNode]:
@@ -86,10 +87,10 @@ class Gate:
         position, node = self.at(cost_weight)
         if math.isclose(node.cost_weight, cost_weight, rel_tol=1e-6):
             utility = self.mean_utility[position]
-        elif cost_weight == 0:
-            utility = self.mean_score
         else:
-            utility = self.mean_score - cost_weight * self.mean_cost
+            utility = self.mean_score.clone()
+            if cost_weight > 0:
+                utility -= cost_weight * self.mean_cost
             if self.added:  # what they must still prove was worked out at the nodes
                 means = self.mean_score - node.cost_weight * self.mean_cost
                 held = (self.mean_utility[position] - means)[-self.added :]

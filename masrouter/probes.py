@@ -67,7 +67,16 @@ def unknown_name(plan: Plan, known: Candidates, kind: Kind, name: str) -> str:
 
 def read_probes(probes: Iterable[LogRecord]) -> list[LogRecord]:
     """Checked by the rules of log files; LogError names the row."""
-    return list(probes if isinstance(probes, Logs) else Logs.from_records(probes, source="probes"))
+    if isinstance(probes, Logs):
+        return list(probes)
+    records = list(probes) if isinstance(probes, Iterable) else [probes]
+    for row, record in enumerate(records, 1):
+        if not isinstance(record, LogRecord):
+            raise LogError(
+                f"probes: row {row}: expected a LogRecord, got {record!r}; masrouter.read_logs "
+                "reads them from files"
+            )
+    return list(Logs.from_records(records, source="probes"))
 
 
 def gather(
@@ -75,8 +84,7 @@ def gather(
 ) -> Probes:
     """Runs as cells; LogError for a run that says nothing of the new candidate."""
     position = {plan: i for i, plan in enumerate(plans)}
-    queries: dict[str, int] = {}
-    texts: list[str] = []
+    queries: dict[str, int] = {}  # by text: whatever its ids, it is read the same
     cells: dict[tuple[int, int], list[LogRecord]] = {}
     for row, record in enumerate(records, 1):
         where = f"probes:row {row}"
@@ -92,10 +100,8 @@ def gather(
             raise LogError(f"{where}: agents: {record.plan} is not among the plans to add")
         if record.score is None:
             raise LogError(f"{where}: score: expected a number in [0, 1], got null; grade the run")
-        if record.query_id not in queries:
-            queries[record.query_id] = len(texts)
-            texts.append(record.query)
-        cells.setdefault((queries[record.query_id], position[record.plan]), []).append(record)
+        query = queries.setdefault(record.query, len(queries))
+        cells.setdefault((query, position[record.plan]), []).append(record)
     if len(cells) > MOST_PROBES:
         raise LogError(
             f"probes: {len(cells)} outcomes, at most {MOST_PROBES} can be added to a trained "
@@ -103,7 +109,7 @@ def gather(
         )
     order = sorted(cells)
     return Probes(
-        tuple(texts),
+        tuple(queries),
         torch.tensor([query for query, _ in order], dtype=torch.int32),
         torch.tensor([plan for _, plan in order], dtype=torch.int32),
         torch.tensor([len(cells[key]) for key in order], dtype=torch.int32),

@@ -282,6 +282,7 @@ class Router:
         stages, plans = self._cascade.stages(encoded, allowed, chosen, request.generator)
         predictions = Predictions(state, expected)
         decisions = []
+        known = (state.gate.runs > 0)[safe].tolist()
         for i, (plan, fixed) in enumerate(zip(plans, safe.tolist(), strict=True)):
             scored = predictions.of(i, plan)
             others = frontier(expected.score[i], expected.cost[i], allowed[i], request.k + 1)
@@ -306,7 +307,8 @@ class Router:
             )
             decisions.append(
                 reasons(decision, state.gate, state.critic, request.constraints,
-                        predictions.of(i, fixed), sampled=request.generator is not None,
+                        predictions.of(i, fixed) if known[i] else None,
+                        sampled=request.generator is not None,
                         added=state.addition_of(plan))
             )  # fmt: skip
         return decisions

@@ -27,8 +27,8 @@ MOST_CHOICES = 200_000_000
 """Plans times seats times candidates: what plan features and the cascade's tree grow with."""
 MOST_ADDITIONS = 256
 MOST_PROBES = 512
-"""Probe cells of one addition: routing solves a triangular system of this size. Whoever has more
-outcomes trains on them."""
+"""Probe cells of one addition: a router keeps a square matrix of this size for each head. Whoever
+has more outcomes trains on them."""
 LARGEST_FEATURE = 1e3
 LARGEST_LOGARITHM = 50.0
 HUGE = 1e13
@@ -134,6 +134,14 @@ def check_candidates(fields: Fields, additions: Sequence[Fields] = ()) -> None:
             raise CheckpointError(
                 f"{fields.where}: {stage}: additions do not account for the names"
             )
+    for entry in additions:  # the title is shown, so it says nothing but what it names
+        titles = {
+            f"{kind} {name}"
+            for kind, stage in (("topology", "topologies"), ("role", "roles"), ("model", "models"))
+            for name in entry.data[stage]
+        }
+        if entry.text("title") not in titles:
+            raise CheckpointError(f"{entry.where}: title: names nothing that was added")
     fields.integer("max_agents", 1, MOST_AGENTS)
     topologies = len(fields.data["topologies"])
     ordered = fields.items("ordered", topologies, topologies)

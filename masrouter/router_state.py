@@ -330,7 +330,6 @@ def _additions(config: Fields, plans: int) -> list[Fields]:
     ]
     left = plans - 1
     for entry in entries:
-        entry.text("title")
         left -= entry.integer("plans", 1, max(left, 0))
     return entries
 
