@@ -129,6 +129,7 @@ def some_lines(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_interrupted_twice_gives_the_same_table(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -38,6 +38,7 @@ def test_a_bounded_tilt_is_the_linear_programme_of_its_definition(
         solved = linprog(
             sign * np.array(seen) / k, A_eq=[np.ones(k) / k], b_eq=[1],
             bounds=[(1 / gamma, gamma)] * k,
+            options={"dual_feasibility_tolerance": 1e-10, "primal_feasibility_tolerance": 1e-10},
         )  # fmt: skip
         ends.append((sum(seen) + unseen * sign * solved.fun) / n)
     assert (low, high) == pytest.approx(ends, abs=1e-7)
