@@ -18,6 +18,7 @@ from masrouter import (
     cli_replay,
     cli_route,
     cli_run,
+    cli_serve,
 )
 from masrouter.errors import MasRouterError
 
@@ -34,6 +35,7 @@ HELP = """Learn from logged outcomes which team of agents should answer a query.
   masrouter route --checkpoint mine/ "Prove ..."  ask it which team
   masrouter replay --logs my_logs/ -c mine/       this router on my traffic
   masrouter run --checkpoint mine/ --llm providers.yaml "Prove ..."   let that team answer
+  masrouter serve -c mine/ --llm providers.yaml   for apps: HTTP, the OpenAI API, a page
   masrouter collect --problems mine.jsonl ...     make logs by running teams
 
 Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 130 interrupted.
@@ -53,6 +55,8 @@ def build_app() -> typer.Typer:
     app.command("replay")(cli_replay.replay_command)
     app.command("collect")(cli_collect.collect_command)
     app.add_typer(cli_collect.app, name="collection")
+    app.command("serve")(cli_serve.serve_command)
+    app.add_typer(cli_serve.served_app, name="served")
     app.add_typer(cli_problems.app, name="problems")
     app.add_typer(cli_export.app, name="export")
     for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):

@@ -44,6 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"collection"}),
     frozenset({"evaluation"}),
     frozenset({"reporting"}),
+    frozenset({"server", "hosts"}),
     frozenset(
         {
             "cli_catalog",
@@ -59,13 +60,14 @@ LAYERS: tuple[frozenset[str], ...] = (
             "cli_replay",
             "cli_route",
             "cli_run",
+            "cli_serve",
             "cli",
         }
     ),
 )
 """Modules of masrouter, lowest first: each imports from its own layer or from lower ones."""
 
-STRANGERS = ({"router", "execution"},)
+STRANGERS = ({"router", "execution"}, {"server", "hosts"})
 """Modules of one layer that must not know each other: deciding and running are separate."""
 
 MAX_LINES = 450

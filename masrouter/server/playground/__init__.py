@@ -1,0 +1,1 @@
+"""The page at `/`: ask, see the team that is picked, and watch it work."""
