@@ -21,13 +21,14 @@ from masrouter.controller import Controller
 from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import Encoder, load_encoder
 from masrouter.errors import ConfigError, TrainingError
-from masrouter.evidence import EvidenceStore
 from masrouter.gate import FIXED, Gate
 from masrouter.logs import Logs
+from masrouter.networks import TrainedNetworks
 from masrouter.outcomes import Ints, Outcomes
 from masrouter.router import Router
 from masrouter.router_state import RouterState
 from masrouter_train.config import TrainConfig
+from masrouter_train.evidence import keep_evidence
 from masrouter_train.fit_critic import FittedCritic, fit_critic
 from masrouter_train.held_parts import HeldParts
 from masrouter_train.lessons import make_lessons
@@ -150,16 +151,16 @@ def fit_outcomes(
     plans = tuple(outcomes.plans[i] for i in known)
     view = outcomes.plans_at(known)
     state = RouterState(
-        candidates=candidates,
         plans=plans,
-        critic=fitted.critic,
-        controller=controller.requires_grad_(False).eval(),
+        networks=TrainedNetworks(
+            candidates, fitted.critic, controller.requires_grad_(False).eval()
+        ),
         gate=gate,
-        evidence=EvidenceStore.build(
-            torch.from_numpy(data.embeddings),
-            torch.from_numpy(view.query),
-            torch.from_numpy(view.plan),
-            torch.from_numpy(view.runs),
+        evidence=keep_evidence(
+            data.embeddings,
+            view.query,
+            view.plan,
+            view.runs,
             at_most=config.max_evidence,
             seed=config.seed,
         ),

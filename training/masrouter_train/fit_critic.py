@@ -20,8 +20,10 @@ from torch import Tensor
 
 from masrouter.candidates import Candidates, plan_features
 from masrouter.critic import LOG_CLIP, Critic
-from masrouter.features import FeatureScales, QueryFeatures, text_statistics
+from masrouter.features import FeatureScales, text_statistics
+from masrouter.logs import LogKind
 from masrouter.outcomes import Column, Outcomes
+from masrouter.query_features import QueryFeatures
 from masrouter_train.config import CriticConfig
 from masrouter_train.progress import Progress
 from masrouter_train.ridge import Cells, plan_effects, solve_ridge
@@ -30,10 +32,12 @@ SMALLEST_DOMAIN = 20
 """Queries a domain needs to be predicted; smaller ones are one domain, OTHER."""
 OTHER = "other"
 CONSTANT_SCALE = 2.0
-"""Prior deviation of a correction to the plan effect, beside the plan's own mean."""
+"""Prior deviation of a correction to the plan effect where a plan has many runs, as on a grid."""
 TOLERANCE = 3e-2
 """Relative residual at which the solver stops: on five logs trained together, a residual of 1e-3
 moved held-out squared error by less than 0.1 % and took ten times the steps."""
+PRIOR_RUNS = 20.0
+"""Runs that a plan needs to count as much as what its parts have in common with other plans."""
 TOKEN_HEADS: tuple[tuple[str, Column], ...] = (
     ("log_prompt_tokens", "prompt_tokens"),
     ("log_completion_tokens", "completion_tokens"),
@@ -104,6 +108,8 @@ def fit_critic(
         % folds
     )
     features, inputs = _fit_features(outcomes, embeddings, fold, seed)
+    # Randomised logs may hold a plan once, and thousands of runs of another.
+    prior_runs = PRIOR_RUNS if outcomes.kind is LogKind.RANDOMISED else 0.0
     log_columns: list[tuple[str, Column]] = [("log_cost", "cost")] if outcomes.has_costs else []
     log_columns += [pair for pair in TOKEN_HEADS if np.isfinite(getattr(outcomes, pair[1])).any()]
     solver = _HeadSolver(
@@ -113,6 +119,7 @@ def fit_critic(
         torch.from_numpy(known),
         inputs,
         folds,
+        prior_runs,
     )
     score_cells = _cells(outcomes, "score")
     steps = len(config.score_scales()) + len(config.cost_scales()) + len(log_columns) - 1
@@ -147,7 +154,7 @@ def fit_critic(
             assert best is not None
             _, chosen, weight, held_out = best
             weights[name] = weight
-            bias = _log_bias(held_out.cells, cells)  # (P,)
+            bias = _log_bias(held_out.cells, cells, prior_runs)  # (P,)
             biases[name] = bias[known]
             if name == "log_cost":
                 cost = HeldOut(
@@ -188,8 +195,11 @@ class _HeadSolver:
         known: Tensor,
         inputs: Inputs,
         folds: int,
+        prior_runs: float,
     ) -> None:
-        """`plans` (P, G) features of every plan; `grand`: what of its first column makes 1."""
+        """`plans` (P, G) features of every plan; `grand`: what of its first column makes 1;
+        `prior_runs`: see PRIOR_RUNS, 0 where plans are run alike."""
+        self.prior_runs = prior_runs
         self.features = features
         self.inputs = inputs
         self.folds = folds
@@ -206,7 +216,8 @@ class _HeadSolver:
     def fit(self, cells: Cells, scales: FeatureScales) -> tuple[Tensor, HeldOut]:
         """Weights (M, F, G) and out-of-fold predictions."""
         noise = _noise(cells)
-        column = self.features.column_scales(scales, CONSTANT_SCALE)  # (F,)
+        own = math.sqrt(noise / self.prior_runs) if self.prior_runs else CONSTANT_SCALE
+        column = self.features.column_scales(scales, own)  # (F,)
         on = column > 0
         phi = self.phi[:, on] * column[on]
         members = []
@@ -359,13 +370,21 @@ def _noise(cells: Cells) -> float:
     return max(within if bounded else within / 2, 0.02)
 
 
-def _log_bias(held_out: Tensor, cells: Cells) -> Tensor:
-    """(P,) log of mean(actual) / mean(exp(predicted)): Duan's smearing estimate, by plan."""
+def _log_bias(held_out: Tensor, cells: Cells, prior_runs: float) -> Tensor:
+    """(P,) log of mean(actual) / mean(exp(predicted)): Duan's smearing estimate, by plan.
+
+    Every plan starts with `prior_runs` runs of the ratio that all plans have together: that of a
+    few runs is mostly theirs.
+    """
     predicted = held_out.clamp(-LOG_CLIP, LOG_CLIP).exp()  # (R,)
     actual = cells.target.exp()
     sums = torch.zeros(2, cells.n_plans)
     sums[0].index_add_(0, cells.plan, actual)
     sums[1].index_add_(0, cells.plan, predicted)
     known = sums[0] > 0
+    if prior_runs:
+        runs = torch.bincount(cells.plan, minlength=cells.n_plans).clamp_min(1)
+        prior = prior_runs * sums[1] / runs  # (P,) in units of the plan's own predictions
+        sums = sums + torch.stack([prior * float((actual / predicted).mean()), prior])
     ratio = torch.where(known, sums[0] / sums[1].clamp_min(1e-30), 1.0)
     return ratio.clamp(1e-2, 1e2).log()

@@ -14,12 +14,14 @@ from masrouter.encoder import Encoder
 from masrouter.evaluation.learners import Queries
 from masrouter.features import text_statistics
 from masrouter.outcomes import Bools, Floats, Ints, Outcomes
+from masrouter.plan_space import PlanTree
 from masrouter.router import Router
 from masrouter.selection import decide
 from masrouter_train.config import TrainConfig
 from masrouter_train.fit import TrainingData, fit_outcomes
 from masrouter_train.held_parts import HeldParts
 
+Embeddings = NDArray[np.float32]
 ROUTER = "masrouter"
 CASCADE = "masrouter cascade alone"
 
@@ -127,34 +129,30 @@ class RouterChooser:
             "had a known outcome on the query; the query's first plan was taken",
         )
 
-    @torch.inference_mode()
     def choose(self, queries: Queries, cost_weight: float, available: Bools) -> Ints:
         cost_weight = cost_weight if self.use_cost else 0.0
-        mine = torch.from_numpy(available[:, self.columns])
+        mine = available[:, self.columns]
         # A query whose every logged plan is beyond this router gets its first one.
-        stranded = ~mine.any(1)
+        stranded = np.asarray(~mine.any(axis=1))
         mine[stranded] = True
         self.asked += len(stranded)
         self.stranded += int(stranded.sum())
         embeddings, statistics = self._read(queries)
-        state = self.router.state
         if self.cascade:
             chosen = self._cascade(embeddings, statistics, cost_weight, mine)
         else:
-            expected = self.router.expect(state.critic.phi(embeddings, statistics), cost_weight)
-            chosen = decide(expected, state.gate, mine)
-        choice: Ints = self.columns[chosen.numpy()]
-        choice[stranded.numpy()] = available[stranded.numpy()].argmax(1)
+            expected = self.router.expect(embeddings, statistics, cost_weight)
+            chosen = decide(expected, self.router.state.gate, mine)
+        choice: Ints = self.columns[chosen]
+        choice[stranded] = available[stranded].argmax(1)
         return choice
 
-    @torch.inference_mode()
     def expected_scores(self, queries: Queries) -> Floats:
         """Calibrated scores at cost weight 0: (n, P), NaN for plans beyond this router."""
         embeddings, statistics = self._read(queries)
-        state = self.router.state
-        expected = self.router.expect(state.critic.phi(embeddings, statistics), 0.0)
+        expected = self.router.expect(embeddings, statistics, 0.0)
         scores = np.full((len(queries), self.n_plans), np.nan)
-        scores[:, self.columns] = state.calibrate(expected.score, expected.head).numpy()
+        scores[:, self.columns] = self.router.state.calibrate(expected.score, expected.head)
         return scores
 
     @torch.inference_mode()
@@ -163,25 +161,29 @@ class RouterChooser:
         features = self.router.state.critic.query_features
         if not features.domains:
             return None
-        likeliest = features.domain_probabilities(*self._read(queries)).argmax(1)  # (n,)
+        read = map(torch.from_numpy, self._read(queries))
+        likeliest = features.domain_probabilities(*read).argmax(1)  # (n,)
         return tuple(features.domains[i] for i in likeliest.tolist())
 
+    @torch.inference_mode()
     def _cascade(
-        self,
-        embeddings: torch.Tensor,
-        statistics: torch.Tensor,
-        cost_weight: float,
-        available: torch.Tensor,
-    ) -> torch.Tensor:
+        self, embeddings: Embeddings, statistics: Embeddings, cost_weight: float, available: Bools
+    ) -> Ints:
+        """The likeliest available plan by the cascade alone."""
         state = self.router.state
-        encoded = state.controller.encode(
-            embeddings,
-            state.critic.query_features.standardise(statistics),
+        controller = state.controller
+        encoded = controller.encode(
+            torch.from_numpy(embeddings),
+            state.critic.query_features.standardise(torch.from_numpy(statistics)),
             torch.full((len(embeddings),), cost_weight),
         )
-        log_p = self.router.plan_log_probabilities(encoded)
-        return log_p.masked_fill(~available, -torch.inf).argmax(1)
+        index = state.candidates.index_plans(state.plans)
+        tree = PlanTree.build(index, controller.sizes)
+        log_p = controller.log_probabilities(encoded, controller.prepare(), tree)
+        likeliest: Ints = (
+            log_p.masked_fill(~torch.from_numpy(available), -torch.inf).argmax(1).numpy()
+        )
+        return likeliest
 
-    def _read(self, queries: Queries) -> tuple[torch.Tensor, torch.Tensor]:
-        embeddings = torch.from_numpy(np.asarray(queries.embeddings, dtype=np.float32))
-        return embeddings, torch.from_numpy(text_statistics(queries.texts))
+    def _read(self, queries: Queries) -> tuple[Embeddings, Embeddings]:
+        return np.asarray(queries.embeddings, dtype=np.float32), text_statistics(queries.texts)

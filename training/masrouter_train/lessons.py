@@ -72,10 +72,10 @@ def make_lessons(
     view = outcomes.plans_at(known)
     weights = torch.tensor([node.cost_weight for node in gate.nodes])
     scores = torch.stack([head.grid for head in fitted.scores])  # (H, N, C)
-    supported = gate.runs > 0
+    supported = torch.from_numpy(gate.runs > 0)
     if outcomes.kind is LogKind.OBSERVATIONAL:
         scores = scores - gate.pessimism * _head_errors(fitted, known)
-        supported = gate.supported() & (gate.runs > 0)
+        supported = supported & torch.from_numpy(gate.supported())
     drawn = torch.full((outcomes.n_queries,), -1, dtype=torch.long)
     propensity = torch.ones(outcomes.n_queries)
     if outcomes.kind is LogKind.RANDOMISED:
@@ -95,7 +95,7 @@ def make_lessons(
         scores=scores,
         costs=torch.zeros_like(scores[0]) if fitted.cost is None else fitted.cost.grid,
         head=torch.tensor([node.head for node in gate.nodes]),
-        mean_utility=gate.mean_utility,
+        mean_utility=torch.from_numpy(gate.mean_utility),
         logged_score=torch.from_numpy(view.dense("score")).float(),
         logged_cost=torch.from_numpy(view.dense("cost")).float(),
         supported=supported,

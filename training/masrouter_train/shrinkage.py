@@ -21,7 +21,7 @@ from masrouter.gate import FIXED, Gate, GateNode, choose
 from masrouter.logs import LogKind
 from masrouter.outcomes import Floats, Ints, Outcomes
 from masrouter_train.config import GateConfig
-from masrouter_train.fit_critic import FittedCritic
+from masrouter_train.fit_critic import PRIOR_RUNS, FittedCritic
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def choose_gate(
         known: (C,) positions of the plans that can be chosen.
     """
     view = outcomes.plans_at(known)
-    means = _PlanMeans(view, cost_weights)
     best_head = min(range(len(fitted.errors)), key=lambda h: float(fitted.errors[h].sum()))
+    means = _PlanMeans(view, cost_weights, fitted, best_head)
     default = -1
     if outcomes.kind is LogKind.OBSERVATIONAL:
         # Nothing about unlogged choices is identified, so gains cannot be measured: the most
@@ -84,10 +84,10 @@ def choose_gate(
         )
     return Gate(
         nodes=nodes,
-        mean_score=torch.from_numpy(means.score).float(),
-        mean_cost=torch.from_numpy(means.cost).float(),
-        mean_utility=torch.from_numpy(means.utility).float(),
-        runs=torch.from_numpy(means.runs).float(),
+        mean_score=means.score.astype(np.float32),
+        mean_cost=means.cost.astype(np.float32),
+        mean_utility=means.utility.astype(np.float32),
+        runs=means.runs.astype(np.float32),
         precise=best_head,
         pessimism=config.pessimism if outcomes.kind is LogKind.OBSERVATIONAL else 0.0,
         default=default,
@@ -130,28 +130,83 @@ def _verdicts(gains: Gains, head: int, proof: float, config: GateConfig) -> list
 
 
 class _PlanMeans:
-    """What is known of each plan without reading a query; (C,) each."""
+    """What is known of each plan without reading a query; (C,) each.
 
-    def __init__(self, view: Outcomes, cost_weights: Sequence[float]) -> None:
+    On randomised logs plans are drawn unevenly, by query and among each other, and the best of many
+    means of a few runs is mostly luck. There a mean is doubly robust, and corrected only as far as
+    runs carry it (Buehlmann credibility):
+
+        m(a) = mean of q(x, a) over queries + n / (n + PRIOR_RUNS) * weighted mean of (y - q)
+
+    with the cross-fitted critic as q, weights 1 / p(a|x), and n = (sum w)^2 / sum w^2. And a plan
+    is taken at the lower bound m - sigma / sqrt(n + PRIOR_RUNS), so that what is hardly known does
+    not replace what is (pessimism: Jin, Yang & Wang, ICML 2021).
+    """
+
+    def __init__(
+        self, view: Outcomes, cost_weights: Sequence[float], fitted: FittedCritic, head: int
+    ) -> None:
         self.runs = np.bincount(view.plan, weights=view.runs, minlength=view.n_plans)
-        self.weight = np.ones(len(view.score))
-        if view.kind is LogKind.RANDOMISED:  # self-normalised: plans are drawn unevenly by query
-            self.weight = view.runs / view.propensity
         self.view = view
-        self.score = self._mean(view.score)
-        self.cost = self._mean(view.cost)
-        self.utility = np.stack(
-            [self.score if w == 0 else self._mean(view.score - w * view.cost) for w in cost_weights]
-        )  # (nodes, C)
+        if view.kind is not LogKind.RANDOMISED:
+            self.score, self.cost = self._mean(view.score), self._mean(view.cost)
+            utility = [self._mean(view.score - w * view.cost) for w in cost_weights if w]
+        else:
+            score = fitted.scores[head].grid.numpy().astype(np.float64)  # (N, C)
+            cost = np.full_like(score, np.nan)
+            if fitted.cost is not None:
+                cost = fitted.cost.grid.numpy().astype(np.float64)
+            doubt = self._doubt(score)
+            self.score = np.clip(self._credible(view.score, score) - doubt, 0, 1)
+            self.cost = self._credible(view.cost, cost)
+            utility = [
+                self._credible(view.score - w * view.cost, score - w * cost) - doubt
+                for w in cost_weights
+                if w
+            ]
+        free = [self.score] * sum(w == 0 for w in cost_weights)
+        self.utility = np.stack([*free, *utility])  # (nodes, C)
 
     def _mean(self, values: Floats) -> Floats:
-        known = np.isfinite(values) & np.isfinite(self.weight)
-        size = self.view.n_plans
-        sums = np.bincount(self.view.plan[known], (values * self.weight)[known], minlength=size)
-        weights = np.bincount(self.view.plan[known], self.weight[known], minlength=size)
+        known = np.isfinite(values)
+        plan, size = self.view.plan[known], self.view.n_plans
+        sums = np.bincount(plan, values[known], minlength=size)
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean: Floats = np.where(weights > 0, sums / weights, np.nan)
+            mean: Floats = sums / np.bincount(plan, minlength=size)
         return mean
+
+    def _credible(self, values: Floats, predicted: Floats) -> Floats:
+        """Of cells (R,), with what is predicted of every pair (N, C) -> (C,)."""
+        surprise = values - predicted[self.view.query, self.view.plan]
+        weight = self._weight(surprise)
+        runs = self._effective_runs(weight)
+        size = self.view.n_plans
+        sums = np.bincount(self.view.plan, np.nan_to_num(surprise) * weight, minlength=size)
+        weights = np.bincount(self.view.plan, weight, minlength=size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean: Floats = predicted.mean(0) + sums / weights * runs / (runs + PRIOR_RUNS)
+        return mean
+
+    def _doubt(self, predicted: Floats) -> Floats:
+        """How far above the truth a plan's mean score may well be, (C,)."""
+        surprise = self.view.score - predicted[self.view.query, self.view.plan]
+        runs = self._effective_runs(self._weight(surprise))
+        noise = float(np.nanmean(surprise**2))
+        doubt: Floats = np.sqrt(noise / (runs + PRIOR_RUNS))
+        return doubt
+
+    def _weight(self, values: Floats) -> Floats:
+        """1 / p(a|x) of each run of a cell, 0 where the value is not known: (R,)."""
+        weight = np.where(np.isfinite(values), self.view.runs / self.view.propensity, 0.0)
+        return np.nan_to_num(weight)
+
+    def _effective_runs(self, weight: Floats) -> Floats:
+        """Runs of equal weight that would tell as much, (C,)."""
+        size, runs = self.view.n_plans, np.maximum(self.view.runs, 1)
+        squares = np.bincount(self.view.plan, weight**2 / runs, minlength=size)
+        sums = np.bincount(self.view.plan, weight, minlength=size)
+        effective: Floats = sums**2 / np.maximum(squares, 1e-300)
+        return effective
 
 
 def _utilities(fitted: FittedCritic, cost_weight: float) -> list[Tensor]:
@@ -172,9 +227,9 @@ def _logged_gains(
         if not bool(rows.any()):
             raise TrainingError(f"no query has a plan of known utility at cost weight {weight:g}")
         fixed = torch.from_numpy(means.utility[i]).float().expand_as(utility)
-        at_fixed = _take(utility, choose(fixed, available))[rows]
+        at_fixed = _take(utility, _choose(fixed, available))[rows]
         gains = [
-            _take(utility, choose(predicted, available))[rows] - at_fixed
+            _take(utility, _choose(predicted, available))[rows] - at_fixed
             for predicted in _utilities(fitted, weight)
         ]
         mean.append([float(g.mean()) for g in gains])
@@ -221,8 +276,8 @@ def _estimated_gains(
             taken = (choice[query] == plan).float() * surprise * share  # noqa: B023
             return total.index_add(0, query, taken)  # noqa: B023
 
-        at_fixed = value(choose(fixed_utility, available))
-        gains = [value(choose(head, available)) - at_fixed for head in predicted]
+        at_fixed = value(_choose(fixed_utility, available))
+        gains = [value(_choose(head, available)) - at_fixed for head in predicted]
         mean.append([float(g.mean()) for g in gains])
         error.append([float(g.std(correction=0)) / math.sqrt(len(g)) for g in gains])
     return Gains(np.array(mean), np.array(error))
@@ -231,3 +286,8 @@ def _estimated_gains(
 def _take(matrix: Tensor, choice: Tensor) -> Tensor:
     """(N, C), (N,) -> (N,)."""
     return matrix.gather(1, choice[:, None])[:, 0]
+
+
+def _choose(utility: Tensor, available: Tensor) -> Tensor:
+    """`gate.choose` for tensors: (N, C), (N, C) bool -> (N,)."""
+    return torch.from_numpy(choose(utility.numpy(), available.numpy()))
