@@ -1,0 +1,51 @@
+"""A small router of one-agent plans that sends different texts to different models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from tests.conftest import COST_LADDER, LADDER
+
+from masrouter.encoder import HashingEncoder
+from masrouter.router import Router
+from masrouter_train.config import ControllerConfig, CriticConfig, GateConfig, TrainConfig
+from masrouter_train.fit import fit
+from masrouter_train.synthetic import SyntheticWorld
+
+
+@pytest.fixture(scope="session")
+def one_call_router(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Router:
+    """Trained once, whichever process of the session comes first."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = (folder if worker_id == "master" else folder.parent) / "one-call-router"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            _train(shared)
+    return Router.from_pretrained(shared)
+
+
+@pytest.fixture(scope="session")
+def some_texts(one_call_router: Router) -> list[str]:
+    """Two texts for each model that the router picks: no host passes by always taking one."""
+    by_model: dict[str, list[str]] = {}
+    for text in SyntheticWorld(0).sample_queries(24, 7).texts:
+        model = one_call_router.route(text, max_agents=1).plan.agents[0].model
+        by_model.setdefault(model, []).append(text)
+    assert len(by_model) >= 3
+    return [text for texts in by_model.values() for text in texts[:2]]
+
+
+def _train(folder: Path) -> None:
+    world = SyntheticWorld(0)
+    plans = (*(p for p in world.plans if p.topology in ("io", "cot")), world.plans[9])
+    config = TrainConfig(
+        encoder="hashing-32",
+        critic=CriticConfig(ladder=LADDER[:2], cost_ladder=COST_LADDER, folds=3),
+        gate=GateConfig(nodes=2),
+        controller=ControllerConfig(width=8, epochs=1, batch_size=64, patience=1),
+    )
+    logs = world.grid_logs(120, 1, plans=plans)
+    router = fit(logs, config, catalog=world.catalog(), encoder=HashingEncoder(32))
+    router.save_pretrained(folder)
