@@ -1,9 +1,13 @@
 """masrouter: a trainable multi-agent router. `__all__` is the public API.
 
-Importing it opens no socket, needs no key and loads neither lightning nor a text encoder.
+Importing it opens no socket and needs no key; what a name needs is loaded when the name is first
+used. Routing with an exported checkpoint needs no torch at all.
 """
 
-from masrouter.catalog import Catalog
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from masrouter.errors import (
     BudgetError,
     CallError,
@@ -23,9 +27,6 @@ from masrouter.errors import (
     SandboxError,
     TrainingError,
 )
-from masrouter.execution import aexecute, execute, stream
-from masrouter.logs import Logs, LogWriter, read_logs
-from masrouter.router import Router
 from masrouter.types import (
     Agent,
     Call,
@@ -39,6 +40,12 @@ from masrouter.types import (
     StageProbabilities,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from masrouter.catalog import Catalog
+    from masrouter.execution import aexecute, execute, stream
+    from masrouter.logs import Logs, LogWriter, read_logs
+    from masrouter.router import Router
 
 __version__ = "0.1.0"
 
@@ -81,3 +88,23 @@ __all__ = [
     "read_logs",
     "stream",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """The names that take time to import, when they are first used (PEP 562)."""
+        if name == "Router":
+            import masrouter.router as home
+        elif name == "Catalog":
+            import masrouter.catalog as home
+        elif name in ("Logs", "LogWriter", "read_logs"):
+            import masrouter.logs as home
+        elif name in ("aexecute", "execute", "stream"):
+            import masrouter.execution as home
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(home, name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -17,20 +17,23 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from masrouter.additions import TARGETS, Addition
+from masrouter.additions import Addition
 from masrouter.catalog import Catalog, ModelEntry, RoleEntry, TopologyEntry
 from masrouter.critic import FoldedCritic, jackknife_error
 from masrouter.encoder import Encoder
 from masrouter.errors import CatalogError, PlanError, RoutingError
 from masrouter.features import text_statistics
 from masrouter.gate import Gate
+from masrouter.networks import TrainedNetworks, fold
 from masrouter.priors import NewNames, cell_noise, prior_deviations
 from masrouter.probes import LEAST_AMOUNT, Kind, Probes, gather, read_probes, unknown_name, uses
 from masrouter.router_checks import MOST_ADDITIONS
 from masrouter.router_state import RouterState
+from masrouter.tensor_layout import TARGETS
 from masrouter.types import Agent, LogRecord, Plan
 
 Profile = ModelEntry | RoleEntry | TopologyEntry
@@ -184,20 +187,21 @@ def _extended(
     candidates.index_plans(plans)
     critic, controller = copy.copy(state.critic), copy.copy(state.controller)
     critic.candidates = controller.candidates = candidates
-    embeddings = torch.from_numpy(encoder.encode(list(probes.texts)))  # (q, E)
-    statistics = torch.from_numpy(text_statistics(probes.texts))
+    embeddings = encoder.encode(list(probes.texts))  # (q, E)
+    statistics = text_statistics(probes.texts)
+    runs = torch.zeros(len(plans)).index_add_(0, probes.plan.long(), probes.runs.float())
+    networks = TrainedNetworks(candidates, critic, controller, state.additions)
     wider = replace(
         state,
-        candidates=candidates,
+        networks=networks,
         plans=(*state.plans, *plans),
-        critic=critic,
-        controller=controller,
-        gate=state.gate.extended(
-            torch.zeros(len(plans)).index_add_(0, probes.plan.long(), probes.runs.float())
-        ),
+        gate=state.gate.extended(runs.numpy()),
         catalog=catalog,
         evidence=state.evidence.extended(
-            embeddings, probes.query, probes.plan + len(state.plans), probes.runs
+            embeddings,
+            probes.query.numpy(),
+            probes.plan.numpy() + np.int32(len(state.plans)),
+            probes.runs.numpy(),
         ),
     )
     with torch.inference_mode():
@@ -222,10 +226,12 @@ def _extended(
             plan=probes.plan[:0],
             targets=probes.targets[:0],
         )
-        phi = critic.phi(embeddings, statistics)[probes.query.long()]  # (n, F)
-        at_first = replace(wider, additions=(*state.additions, described))
-        folded = at_first.fold(candidates.index_plans(at_first.plans))
-        missed = _missed(folded, at_first, phi, probes)
+        phi = critic.phi(torch.from_numpy(embeddings), torch.from_numpy(statistics))
+        phi = phi[probes.query.long()]  # (n, F)
+        at_first = replace(networks, additions=(*state.additions, described))
+        folded = fold(at_first, wider.plans)
+        start = len(state.plans)
+        missed = _missed(folded, state.gate.precise, start, phi, probes)
         addition = replace(
             described,
             noise=cell_noise(critic, state.gate, missed, probes.plan),
@@ -234,25 +240,28 @@ def _extended(
             plan=probes.plan,
             targets=probes.targets,
         )
-        taught = replace(wider, additions=(*state.additions, addition))
+        taught = replace(wider, networks=replace(networks, additions=(*state.additions, addition)))
         return replace(taught, gate=_with_fixed_values(taught, folded, mean_phi))
 
 
 def _at_trained_prices(probes: Probes, state: RouterState, plans: int) -> Probes:
     """Costs as they would have been at the prices of the training logs, in which the critic thinks;
     routing takes them back to today's (`RouterState.price_ratio`)."""
-    ratio = state.price_ratio()[-plans:][probes.plan.long()]
+    ratio = torch.from_numpy(state.price_ratio())[-plans:][probes.plan.long()]
     targets = probes.targets.clone()
     targets[:, TARGETS.index("log_cost")] -= torch.where(ratio > 0, ratio, 1.0).log()
     return replace(probes, targets=targets)
 
 
-def _missed(folded: FoldedCritic, state: RouterState, phi: Tensor, probes: Probes) -> Tensor:
-    """Target less prediction by description alone: phi (n, F) -> (n, 4)."""
-    plan = probes.plan.long() + len(state.plans) - state.additions[-1].plans
+def _missed(folded: FoldedCritic, precise: int, start: int, phi: Tensor, probes: Probes) -> Tensor:
+    """Target less prediction by description alone: phi (n, F) -> (n, 4).
+
+    `precise` is the score head to take, `start` the position of the first plan that is added.
+    """
+    plan = probes.plan.long() + start
     predicted = torch.full_like(probes.targets, math.nan)
     for column, name in enumerate(TARGETS):
-        head = state.critic.score_head(state.gate.precise) if name == "score" else name
+        head = folded.critic.score_head(precise) if name == "score" else name
         if folded.has(head):
             values = folded.mean(phi, head)  # (n, C)
             predicted[:, column] = values[torch.arange(len(plan)), plan]
@@ -266,7 +275,7 @@ def _mean_phi(state: RouterState) -> Tensor:
     were kept as evidence.
     """
     features = state.critic.query_features
-    embeddings = state.evidence.embeddings.float()  # (Q, E)
+    embeddings = torch.from_numpy(state.evidence.embeddings.astype(np.float32))  # (Q, E)
     phi = features(embeddings, features.statistics_mean.expand(len(embeddings), -1))
     mean: Tensor = phi.mean(0)
     mean[len(mean) - features.dimension :] = 0.0
@@ -288,21 +297,25 @@ def _with_fixed_values(state: RouterState, described: FoldedCritic, mean_phi: Te
     """
     gate, newest = state.gate, state.additions[-1]
     start = len(state.plans) - newest.plans
-    probed = gate.runs[start:] > 0
+    runs, mean_score, mean_cost, mean_utility = (
+        torch.from_numpy(part)
+        for part in (gate.runs, gate.mean_score, gate.mean_cost, gate.mean_utility)
+    )
+    probed = runs[start:] > 0
     if not bool(probed.any()):
         return gate
-    folded = state.fold(state.candidates.index_plans(state.plans))
+    folded = fold(state.networks, state.plans)
     phi = mean_phi[None]
     head = state.critic.score_head(gate.precise)
     expected = folded.mean(phi, head)[0]  # (C,)
-    move = _missed_on_average(gate.mean_score - expected, gate.runs, state.learned)
+    move = _missed_on_average(mean_score - expected, runs, state.learned)
     score = expected + move - CAUTION * _error(folded, phi, head)
     promised = described.mean(phi, head)[0] + move
     cost = torch.full_like(score, math.nan)
     if folded.has("log_cost"):
         logs = folded.mean(phi, "log_cost")[0]
-        logged = gate.mean_cost.clamp_min(LEAST_AMOUNT).log()
-        logs = logs + _missed_on_average(logged - logs, gate.runs, state.learned)
+        logged = mean_cost.clamp_min(LEAST_AMOUNT).log()
+        logs = logs + _missed_on_average(logged - logs, runs, state.learned)
         cost = (logs + CAUTION * _error(folded, phi, "log_cost")).exp()
     costed = newest.plan[torch.isfinite(newest.targets[:, TARGETS.index("log_cost")])].long()
     known = torch.zeros(newest.plans, dtype=torch.bool).index_fill_(0, costed, True)
@@ -310,11 +323,12 @@ def _with_fixed_values(state: RouterState, described: FoldedCritic, mean_phi: Te
     cost = torch.where(known, cost[start:], math.nan)
     before = folded.variance(phi, head, before=True)[0, start:]
     left = folded.variance(phi, head)[0, start:] / before.clamp_min(1e-12)
-    best = gate.mean_utility[:, :start].nan_to_num(-math.inf).max(1).values  # (nodes,)
+    best = mean_utility[:, :start].nan_to_num(-math.inf).max(1).values  # (nodes,)
     best = best.masked_fill(best.isinf(), math.inf)  # nothing to beat: nothing to take off
     weight = torch.tensor([node.cost_weight for node in gate.nodes])[:, None]
     even = best[:, None] + torch.where(weight > 0, weight * cost, 0.0)  # (nodes, Q)
-    return gate.with_means(start, score, cost, left * (promised[start:] - even).clamp_min(0))
+    held = left * (promised[start:] - even).clamp_min(0)
+    return gate.with_means(start, score.numpy(), cost.numpy(), held.numpy())
 
 
 def _error(folded: FoldedCritic, phi: Tensor, head: str) -> Tensor:

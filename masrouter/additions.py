@@ -23,12 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from masrouter.candidates import Candidates, KernelWeights, PlanIndex, own_columns
 
-TARGETS = ("score", "log_cost", "log_prompt_tokens", "log_completion_tokens")
-"""Columns of `Addition.targets`."""
 SAME_QUERY = 0.4
 """Correlation of what is left over when two plans answer the same query: 0.2 to 0.5 on real logs.
 Without it, three plans on one query would count as three queries."""
@@ -37,8 +36,6 @@ PRODUCTS = 4_000_000
 STRETCHES = (1.0, 1.5, 2.0, 3.0, 4.5, 7.0, 10.0, 15.0)
 TAIL = 4.0
 """How a description's error may exceed what was measured; see `_stretch`."""
-BLOCKS = 4
-"""Of psi: constant, statistics, domain, text."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Addition:
     phi: Tensor  # (n, F)
     query: Tensor  # (n,) int32, equal for cells of the same query
     plan: Tensor  # (n,) int32, position among the plans of this addition
-    targets: Tensor  # (n, 4) see TARGETS; NaN where it is not known
+    targets: Tensor  # (n, 4) see `tensor_layout.TARGETS`; NaN where it is not known
 
     def columns(
         self, index: PlanIndex, own: PlanIndex, candidates: Candidates, weights: KernelWeights
@@ -81,27 +78,27 @@ class Addition:
             "plans": self.plans,
         }
 
-    def tensors(self, position: int) -> dict[str, Tensor]:
-        """Tensor part. Unknown targets travel beside a mask: files hold no NaN."""
+    def tensors(self, position: int) -> dict[str, NDArray[Any]]:
+        """Arrays of the state. Unknown targets travel beside a mask: files hold no NaN."""
         parts = {
-            name: getattr(self, name)
+            name: getattr(self, name).numpy()
             for name in ("mean_phi", "deviations", "noise", "phi", "query", "plan")
         }
-        parts["targets"] = torch.nan_to_num(self.targets, nan=0.0)
-        parts["targets_known"] = torch.isfinite(self.targets)
+        parts["targets"] = torch.nan_to_num(self.targets, nan=0.0).numpy()
+        parts["targets_known"] = torch.isfinite(self.targets).numpy()
         return {f"additions.{position}.{name}": value for name, value in parts.items()}
 
     @classmethod
     def from_state(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], position: int
+        cls, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], position: int
     ) -> Addition:
         """What `config` and `tensors` wrote."""
         part = {
-            name: tensors[f"additions.{position}.{name}"]
+            name: torch.from_numpy(tensors[f"additions.{position}.{name}"])
             for name in ("mean_phi", "deviations", "noise", "phi", "query", "plan")
         }
-        known = tensors[f"additions.{position}.targets_known"]
-        targets = tensors[f"additions.{position}.targets"]
+        known = torch.from_numpy(tensors[f"additions.{position}.targets_known"])
+        targets = torch.from_numpy(tensors[f"additions.{position}.targets"])
         return cls(
             title=config["title"],
             topologies=tuple(config["topologies"]),
@@ -233,9 +230,9 @@ class Posterior:
     def prior(self, phi: Tensor, columns: PlanColumns) -> Tensor:
         """Variance of psi(x)' V n(a) before the probes: (B, F), P plans -> (B, P)."""
         psi = _about(phi, self.mean_phi)
-        total = torch.zeros(len(phi), len(columns.names))
+        total = phi.new_zeros(phi.shape[0], len(columns.names))
         for scale, part in zip(self.scales, columns.parts, strict=True):
-            total += (psi * scale).square().sum(1)[:, None] * part.square().sum(1)
+            total = total + (psi * scale).square().sum(1)[:, None] * part.square().sum(1)
         return total
 
     def variance(self, phi: Tensor, columns: PlanColumns) -> Tensor:
@@ -244,16 +241,20 @@ class Posterior:
         if len(self.psi) == 0:
             return prior
         psi = _about(phi, self.mean_phi)
-        parts = tuple(zip(self.scales, columns.parts, self.columns.parts, strict=True))
         rows = max(1, PRODUCTS // (len(columns.names) * len(self.psi)))
-        known = []
-        for start in range(0, len(psi), rows):
-            like = torch.zeros(())
-            for scale, mine, theirs in parts:
-                queries = (psi[start : start + rows] * scale) @ (self.psi * scale).T  # (b, n)
-                like = like + queries[:, None] * (mine @ theirs.T)  # (b, P, n)
-            known.append((like @ self.whitener.T).square().sum(2))
+        if psi.shape[0] <= rows:  # an export allows no more
+            return (prior - self._known(psi, columns)).clamp_min(0)
+        known = [self._known(part, columns) for part in torch.split(psi, rows)]
         return (prior - torch.cat(known)).clamp_min(0)
+
+    def _known(self, psi: Tensor, columns: PlanColumns) -> Tensor:
+        """What the probes tell of the variance: (B, F), P plans -> (B, P), by way of (B, P, n)."""
+        like = torch.zeros(())
+        parts = zip(self.scales, columns.parts, self.columns.parts, strict=True)
+        for scale, mine, theirs in parts:
+            queries = (psi * scale) @ (self.psi * scale).T  # (B, n)
+            like = like + queries[:, None] * (mine @ theirs.T)  # (B, P, n)
+        return (like @ self.whitener.T).square().sum(2)
 
 
 def _stretch(values: Tensor, seen: Tensor) -> float:

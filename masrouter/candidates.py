@@ -20,16 +20,10 @@ from torch import Tensor
 from masrouter.catalog import Catalog
 from masrouter.encoder import Encoder
 from masrouter.errors import CatalogError, PlanError
+from masrouter.plan_steps import NO_ROLE, StageNames, position
+from masrouter.tensor_layout import DESCRIPTION_DIMS
 from masrouter.types import Agent, Plan
 
-DESCRIPTION_DIMS = 16
-VECTOR_WIDTHS = {
-    "topologies": DESCRIPTION_DIMS + 3,
-    "roles": DESCRIPTION_DIMS,
-    "models": DESCRIPTION_DIMS + 3,
-}
-"""V of each stage: the reduced description, then its numbers (see `_inputs`)."""
-NO_ROLE = ""
 Floats32 = NDArray[np.float32]
 Entry = TypeVar("Entry")
 
@@ -51,11 +45,7 @@ class CandidateTable:
 
     def index(self, name: str, kind: str) -> int:
         """Where a name stands; PlanError for one that is not in the table."""
-        position = self._positions.get(name)
-        if position is None:
-            known = ", ".join(repr(n) for n in self.names[:12])
-            raise PlanError(f"{kind} {name!r} is unknown to this router; it knows {known}")
-        return position
+        return position(self._positions, name, kind)
 
 
 @dataclass(frozen=True)
@@ -117,21 +107,21 @@ class Candidates:
             ordered=(*self.ordered, *(catalog.topologies[name].ordered for name in topologies)),
         )
 
+    @property
+    def names(self) -> StageNames:
+        """What each stage chooses from."""
+        return StageNames(
+            self.topologies.names, self.roles.names, self.models.names, self.max_agents
+        )
+
     def index_plans(self, plans: Sequence[Plan]) -> PlanIndex:
         """Plans as indices into the tables; PlanError for a name or size that is not in them."""
-        seats = np.full((2, len(plans), self.max_agents), -1, dtype=np.int64)
-        for i, plan in enumerate(plans):
-            size = len(plan.agents)
-            if size > self.max_agents:
-                raise PlanError(f"{plan}: {size} agents, at most {self.max_agents} here")
-            seats[0, i, :size] = [self.roles.index(a.role or NO_ROLE, "role") for a in plan.agents]
-            seats[1, i, :size] = [self.models.index(a.model, "model") for a in plan.agents]
-        topology = [self.topologies.index(plan.topology, "topology") for plan in plans]
+        steps = torch.from_numpy(self.names.steps(plans))  # (P, 2 + 2K)
         return PlanIndex(
-            topology=torch.tensor(topology, dtype=torch.long),
-            count=torch.tensor([len(plan.agents) for plan in plans], dtype=torch.long),
-            role=torch.from_numpy(seats[0]),
-            model=torch.from_numpy(seats[1]),
+            topology=steps[:, 0].contiguous(),
+            count=steps[:, 1] + 1,
+            role=steps[:, 2::2].contiguous(),
+            model=steps[:, 3::2].contiguous(),
         )
 
     def plan(self, topology: int, roles: Sequence[int], models: Sequence[int]) -> Plan:
@@ -142,8 +132,8 @@ class Candidates:
         )
         return Plan(self.topologies.names[topology], agents)
 
-    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """(names, tensors) for a checkpoint; `from_state` reads them back."""
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """(names, arrays) for a checkpoint; `from_state` reads them back."""
         config = {
             "topologies": list(self.topologies.names),
             "roles": list(self.roles.names),
@@ -155,20 +145,22 @@ class Candidates:
             "ordered": list(self.ordered),
         }
         tensors = {
-            f"candidates.{stage}.{part}": getattr(getattr(self, stage), part)
+            f"candidates.{stage}.{part}": getattr(getattr(self, stage), part).numpy()
             for stage in ("topologies", "roles", "models")
             for part in ("vectors", "mean", "basis")
         }
         return config, tensors
 
     @classmethod
-    def from_state(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> Candidates:
+    def from_state(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]
+    ) -> Candidates:
         topologies, roles, models = (
             CandidateTable(
                 tuple(config[stage]),
-                vectors=tensors[f"candidates.{stage}.vectors"],
-                mean=tensors[f"candidates.{stage}.mean"],
-                basis=tensors[f"candidates.{stage}.basis"],
+                vectors=torch.from_numpy(tensors[f"candidates.{stage}.vectors"]),
+                mean=torch.from_numpy(tensors[f"candidates.{stage}.mean"]),
+                basis=torch.from_numpy(tensors[f"candidates.{stage}.basis"]),
                 trained=config["trained"][stage],
             )
             for stage in ("topologies", "roles", "models")

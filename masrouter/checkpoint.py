@@ -12,17 +12,16 @@ nothing is used before it is checked.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from masrouter.checkpoint_files import (
     json_from_bytes,
@@ -32,14 +31,26 @@ from masrouter.checkpoint_files import (
     text_from_bytes,
     text_to_bytes,
 )
+from masrouter.checkpoint_folder import (
+    check_file,
+    entry_of,
+    put_in_place,
+    read_file,
+    sync_folder,
+    write_file,
+)
 from masrouter.errors import CheckpointError
 
-TensorSpec: TypeAlias = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+TensorSpec: TypeAlias = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """What a model expects: name -> (shape, dtype)."""
 
 FORMAT = "masrouter-checkpoint"
 VERSION = 1
 MANIFEST = "manifest.json"
+EXPORT_BACKENDS = ("onnx", "openvino")
+EXPORTED = "exported"
+"""Folder beside the files that holds what was exported from them (`exported`); not part of the
+checkpoint, and gone where it is replaced."""
 _MIB = 1 << 20
 _MAX_BYTES = {  # also the list of files, in the order in which they are read
     "config.json": 16 * _MIB,
@@ -59,12 +70,22 @@ class CheckpointData:
 
     config: dict[str, Any]
     """JSON: what builds the router, its model and its encoder again."""
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, NDArray[Any]]
     catalog_yaml: str
     calibration: dict[str, Any]
     metrics: dict[str, Any]
     model_card: str
     """Markdown."""
+
+
+@dataclass(frozen=True)
+class CheckpointPlace:
+    """Which checkpoint, and where it lies."""
+
+    id: str
+    path: Path
+    from_hub: bool
+    """In the cache of the Hugging Face hub: not a place to write to."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,11 @@ class LoadedCheckpoint:
     id: str
     """First 16 hex digits of the sha256 of the manifest: equal content, equal id."""
     path: Path
+    from_hub: bool = False
+
+    @property
+    def place(self) -> CheckpointPlace:
+        return CheckpointPlace(self.id, self.path, self.from_hub)
 
 
 def write_checkpoint(folder: Path | str, data: CheckpointData) -> str:
@@ -96,12 +122,9 @@ def write_checkpoint(folder: Path | str, data: CheckpointData) -> str:
         _check_replaceable(target)
         temporary.mkdir(parents=True)
         for name, content in {**contents, MANIFEST: manifest}.items():
-            with (temporary / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_folder(temporary)
-        _swap(temporary, target)
+            write_file(temporary / name, content)
+        sync_folder(temporary)
+        put_in_place(temporary, target)
     except OSError as error:
         raise CheckpointError(f"{target}: cannot be written: {error}") from error
     finally:
@@ -142,16 +165,16 @@ def read_checkpoint(
         raise CheckpointError(f"{folder}: no such folder")
     limits = {MANIFEST: _MAX_MANIFEST_BYTES, **_MAX_BYTES}
     for name in limits:
-        _check_file(folder, name, limits[name], links_allowed=from_hub)
-    manifest = _read(folder / MANIFEST, _MAX_MANIFEST_BYTES)
+        check_file(folder, name, limits[name], links_allowed=from_hub)
+    manifest = read_file(folder / MANIFEST, _MAX_MANIFEST_BYTES)
     entries = _read_manifest(manifest, folder / MANIFEST)
     contents = {}
     for name, limit in _MAX_BYTES.items():
-        contents[name] = _read(folder / name, limit)
-        if _entry(contents[name]) != entries[name]:
+        contents[name] = read_file(folder / name, limit)
+        if entry_of(contents[name]) != entries[name]:
             raise CheckpointError(
                 f"{folder / name}: damaged or changed: the manifest says {entries[name]}, "
-                f"found {_entry(contents[name])}"
+                f"found {entry_of(contents[name])}"
             )
     if _manifest_bytes(contents) != manifest:
         raise CheckpointError(f"{folder / MANIFEST}: damaged or changed: not written by masrouter")
@@ -165,11 +188,11 @@ def read_checkpoint(
     )
     if expect is not None:
         check_tensors(data.tensors, expect, where=folder / "model.safetensors")
-    return LoadedCheckpoint(data=data, id=_id(manifest), path=folder)
+    return LoadedCheckpoint(data, _id(manifest), folder, from_hub)
 
 
 def check_tensors(
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, NDArray[Any]],
     expected: TensorSpec,
     *,
     where: Path | str = "model.safetensors",
@@ -179,10 +202,9 @@ def check_tensors(
     wrong += [f"{name}: not expected" for name in tensors if name not in expected]
     for name, (shape, dtype) in expected.items():
         tensor = tensors.get(name)
-        if tensor is not None and (tuple(tensor.shape), tensor.dtype) != (tuple(shape), dtype):
+        if tensor is not None and (tensor.shape, tensor.dtype) != (tuple(shape), dtype):
             wrong.append(
-                f"{name}: expected {dtype} {tuple(shape)}, "
-                f"found {tensor.dtype} {tuple(tensor.shape)}"
+                f"{name}: expected {dtype} {tuple(shape)}, found {tensor.dtype} {tensor.shape}"
             )
     if wrong:
         raise CheckpointError(f"{where}: {'; '.join(wrong)}")
@@ -206,21 +228,6 @@ def _contents(data: CheckpointData, target: Path) -> dict[str, bytes]:
     return contents
 
 
-def _swap(new: Path, target: Path) -> None:
-    """Put `new` at `target`; in between, a folder that is replaced has a name with a dot."""
-    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    _sync_folder(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _check_replaceable(target: Path) -> None:
     if not target.exists():
         return
@@ -230,24 +237,19 @@ def _check_replaceable(target: Path) -> None:
     if not names:
         return
     manifest = target / MANIFEST
-    if not manifest.is_file() or f'"{FORMAT}"'.encode() not in _read(manifest, _MAX_MANIFEST_BYTES):
+    if not manifest.is_file() or f'"{FORMAT}"'.encode() not in read_file(
+        manifest, _MAX_MANIFEST_BYTES
+    ):
         raise CheckpointError(f"{target}: holds something else than a checkpoint; choose another")
-    others = sorted(names - {MANIFEST, *_MAX_BYTES})
+    others = sorted(names - {MANIFEST, EXPORTED, *_MAX_BYTES})
+    if (exported := target / EXPORTED).is_dir():
+        names = {path.name for path in exported.iterdir() if not path.name.startswith(".")}
+        others += [f"{EXPORTED}/{name}" for name in sorted(names - set(EXPORT_BACKENDS))]
     if others:
         raise CheckpointError(
             f"{target}: a checkpoint stands there with files of yours ({', '.join(others)}); "
             "move them, or choose another folder"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return  # Windows cannot open a folder
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_hub_id(source: Path | str) -> bool:
@@ -275,40 +277,8 @@ def _download(repository: str, revision: str | None, local_files_only: bool) -> 
     return Path(folder)
 
 
-def _check_file(folder: Path, name: str, limit: int, *, links_allowed: bool) -> None:
-    path = folder / name
-    if path.is_symlink() and not links_allowed:
-        # The hub's cache is made of links into its own blobs; anywhere else they could lead out.
-        raise CheckpointError(f"{path}: is a link; a checkpoint folder must hold the files itself")
-    try:
-        status = path.stat()
-    except OSError as error:
-        why = "missing" if isinstance(error, FileNotFoundError) else str(error)
-        raise CheckpointError(f"{path}: {why}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path}: not a regular file")
-    size = status.st_size
-    if size > limit:
-        raise CheckpointError(f"{path}: {size:,} bytes; at most {limit:,} are allowed")
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    if len(content) > limit:
-        raise CheckpointError(f"{path}: more than {limit:,} bytes")
-    return content
-
-
-def _entry(content: bytes) -> dict[str, Any]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
 def _manifest_bytes(contents: Mapping[str, bytes]) -> bytes:
-    files = {name: _entry(content) for name, content in contents.items()}
+    files = {name: entry_of(content) for name, content in contents.items()}
     return json_to_bytes({"format": FORMAT, "version": VERSION, "files": files}, Path(MANIFEST))
 
 

@@ -1,8 +1,9 @@
 """Bytes of a checkpoint's files <-> JSON, text and tensors, with nothing taken on trust.
 
 JSON: UTF-8, one object, no duplicate keys, finite numbers within 64 bits, at most 64 levels.
-Tensors: the safetensors header is checked here before any library sees the file: plain dtypes,
-shapes that fit their bytes, and data that fills the file without gap or overlap.
+Tensors are NumPy arrays here, so that reading needs no torch. The safetensors header is checked
+before any library sees the file: plain dtypes, shapes that fit their bytes, and data that fills the
+file without gap or overlap.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import safetensors.torch
-import torch
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
 
 from masrouter.errors import CheckpointError
 
@@ -24,7 +26,6 @@ _ITEM_BYTES = {
     "F64": 8,
     "F32": 4,
     "F16": 2,
-    "BF16": 2,
     "I64": 8,
     "I32": 4,
     "I16": 2,
@@ -71,29 +72,28 @@ def text_from_bytes(content: bytes, path: Path) -> str:
         raise CheckpointError(f"{path}: not UTF-8: {error}") from error
 
 
-def tensors_to_bytes(tensors: Mapping[str, torch.Tensor], path: Path) -> bytes:
+def tensors_to_bytes(tensors: Mapping[str, NDArray[Any]], path: Path) -> bytes:
     """`tensors` as safetensors, checked as a reader will check them."""
     for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(f"{path}: {name!r}: expected a tensor under a name")
-        if tensor.layout != torch.strided:
-            raise CheckpointError(f"{path}: {name}: expected a dense tensor, got {tensor.layout}")
-    # Copies, since safetensors refuses tensors that share memory.
-    copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    content: bytes = safetensors.torch.save(copies)
+        if not isinstance(name, str) or not isinstance(tensor, np.ndarray):
+            raise CheckpointError(f"{path}: {name!r}: expected an array under a name")
+        if tensor.dtype.kind not in "fiub" or not tensor.dtype.isnative:
+            raise CheckpointError(f"{path}: {name}: dtype {tensor.dtype} is not allowed")
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    content: bytes = safetensors.numpy.save(contiguous)
     tensors_from_bytes(content, path)
     return content
 
 
-def tensors_from_bytes(content: bytes, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, all finite; CheckpointError where a check fails."""
+def tensors_from_bytes(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file, all finite; CheckpointError where a check fails."""
     _check_header(content, path)
     try:
-        tensors: dict[str, torch.Tensor] = safetensors.torch.load(content)
+        tensors: dict[str, NDArray[Any]] = safetensors.numpy.load(content)
     except Exception as error:  # the library's parser is the second check; any refusal counts
         raise CheckpointError(f"{path}: not a safetensors file: {error}") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {name}: holds values that are not finite")
     return tensors
 

@@ -14,6 +14,7 @@ Not here: learning (`masrouter_train`), and the critic that re-ranks what this p
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 
 from masrouter.candidates import Candidates
 from masrouter.features import STATISTICS
-from masrouter.plan_space import PlanTree, stage_name
+from masrouter.plan_space import PlanTree
+from masrouter.plan_steps import stage_name
 
 LAMBDA_FEATURES = 8
 
@@ -46,14 +48,6 @@ class Prepared:
         """Where each depth starts in `all_writes`: (depths,)."""
         before = accumulate((len(write) for write in self.writes[:-1]), initial=0)
         return torch.tensor(list(before), device=self.writes[0].device)
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One plan a query, with the log-probability of each choice; L steps."""
-
-    steps: Tensor  # (B, L) choices, -1 after the end
-    log_probabilities: Tensor  # (B, L), 0 after the end
 
 
 class _Stage(nn.Module):
@@ -183,25 +177,25 @@ class Controller(nn.Module):
             parts.append(torch.where(level.plan_choice >= 0, taken, 0.0))
         return torch.stack(parts, 2)
 
-    def path_log_probabilities(
-        self, state: Tensor, prepared: Prepared, tree: PlanTree, plans: Tensor
-    ) -> Tensor:
-        """Log-probability of every choice of one plan a query: (B, D), (B,) positions -> (B, L).
+    def path_logits(
+        self, state: Tensor, prepared: Prepared, steps: Tensor, depths: Sequence[int]
+    ) -> tuple[Tensor, ...]:
+        """Logits of stages along one path a query: (B, D), steps (B, L) -> (B, C) for each depth.
 
-        The rows of `stage_log_probabilities` for these plans, without visiting the others: where
-        the choices are known, every state is, so that each kind of stage is one product.
+        Where the choices are known, every state is, so that each kind of stage is one product.
+        Steps after a path's end (-1) may be anything.
         """
-        choices = tree.steps[plans]  # (B, L), -1 after the end
-        taken = choices.clamp_min(0)
+        taken = steps.clamp_min(0)
         written = prepared.all_writes[(taken + prepared.starts[: taken.shape[1]])[:, :-1]]
         states = torch.cat([state[:, None], written], 1).cumsum(1)  # (B, L, D) before each choice
-        log_p = state.new_zeros(choices.shape)
-        for stage in tree.open_stages:
-            at = stage.depths
-            logits = self._logits(int(at[0]), states[:, at], prepared)  # (B, d, C)
-            stage_log_p = (logits + stage.penalty[stage.rows[plans]]).log_softmax(2)
-            log_p[:, at] = stage_log_p.gather(2, taken[:, at, None])[..., 0]
-        return torch.where(choices >= 0, log_p, 0.0)
+        kinds: dict[str, list[int]] = {}
+        for depth in depths:
+            kinds.setdefault(stage_name(depth), []).append(depth)
+        found: dict[int, Tensor] = {}
+        for mine in kinds.values():
+            logits = self._logits(mine[0], states[:, mine], prepared)  # (B, d, C)
+            found |= {depth: logits[:, i] for i, depth in enumerate(mine)}
+        return tuple(found[depth] for depth in depths)
 
     def log_probabilities(self, state: Tensor, prepared: Prepared, tree: PlanTree) -> Tensor:
         """log pi(a | x, lambda) of every plan of the tree: (B, D) -> (B, P)."""
@@ -226,25 +220,6 @@ class Controller(nn.Module):
                 node = level.child[node, choice]
                 state = state + prepared.writes[depth][choice]
         return _ended(torch.stack(steps, 1))
-
-    @torch.no_grad()
-    def sample(
-        self, state: Tensor, prepared: Prepared, tree: PlanTree, generator: torch.Generator
-    ) -> Decoded:
-        """Draw every choice from its stage: (B, D) -> Decoded, whose probabilities a log keeps."""
-        node = torch.zeros(len(state), dtype=torch.long, device=state.device)
-        steps, parts = [], []
-        for depth, level in enumerate(tree.levels):
-            logits = self._logits(depth, state, prepared) + level.penalty[node]
-            log_p = logits.log_softmax(1)
-            choice = torch.multinomial(log_p.exp(), 1, generator=generator)  # (B, 1)
-            parts.append(log_p.gather(1, choice)[:, 0])
-            choice = choice[:, 0]
-            steps.append(choice)
-            node = level.child[node, choice]
-            state = state + prepared.writes[depth][choice]
-        ended = _ended(torch.stack(steps, 1))
-        return Decoded(ended, torch.where(ended >= 0, torch.stack(parts, 1), 0.0))
 
 
 def _ended(steps: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from masrouter.additions import TARGETS, Addition, PlanColumns, Posterior
+from masrouter.additions import Addition, PlanColumns, Posterior
 from masrouter.candidates import (
     Candidates,
     KernelWeights,
@@ -30,7 +30,9 @@ from masrouter.candidates import (
     plan_feature_width,
     plan_features,
 )
-from masrouter.features import FeatureScales, QueryFeatures
+from masrouter.features import FeatureScales
+from masrouter.query_features import QueryFeatures
+from masrouter.tensor_layout import TARGETS
 
 LOG_CLIP = 20.0
 """Bound of predicted logarithms, so that exp stays finite whatever the text."""
@@ -168,9 +170,26 @@ class _Group:
     open: tuple[tuple[dict[str, Posterior], PlanColumns], ...]
     """What additions left open: their posteriors by head, and their columns of these plans."""
 
+    @classmethod
+    def of(
+        cls,
+        folded: dict[str, Tensor],
+        left: tuple[tuple[dict[str, Posterior], PlanColumns], ...],
+    ) -> _Group:
+        """Members lie beside each other for each feature, so that all are one product."""
+        beside = {name: part.transpose(0, 1).contiguous() for name, part in folded.items()}
+        return cls({name: part.transpose(0, 1) for name, part in beside.items()}, left)
+
+    def members(self, phi: Tensor, name: str) -> Tensor:
+        """Every member but the first: (B, F) -> (M - 1, B, P)."""
+        rest = self.folded[name][1:]
+        members, _, plans = rest.shape
+        together = phi @ rest.transpose(0, 1).flatten(1)  # (B, (M - 1) P), a view of the weights
+        return together.reshape(-1, members, plans).transpose(0, 1)
+
     def variance(self, phi: Tensor, name: str, *, before: bool) -> Tensor:
         """(B, F) -> (B, P)."""
-        total = torch.zeros(len(phi), self.folded[name].shape[2])
+        total = phi.new_zeros(phi.shape[0], self.folded[name].shape[2])
         for posteriors, columns in self.open:
             posterior = posteriors[name]
             part = posterior.prior if before else posterior.variance
@@ -220,7 +239,7 @@ class FoldedCritic:
 
     def members(self, phi: Tensor, name: str) -> Tensor:
         """Every member but the first: (B, F) -> (M - 1, B, P)."""
-        return _beside([torch.matmul(phi, g.folded[name][1:]) for g in self._groups])
+        return _beside([group.members(phi, name) for group in self._groups])
 
     def exponential(self, phi: Tensor, name: str) -> Tensor:
         """Expected value of a head that learned logarithms: (B, F) -> (B, P)."""
@@ -251,7 +270,7 @@ class FoldedCritic:
                 continue  # nothing was learned beside the description
             for name, posterior in other.posteriors.items():
                 folded[name] = folded[name] + posterior.fold(columns)
-        return _Group(folded, tuple(rest))
+        return _Group.of(folded, tuple(rest))
 
     def _learn(self, addition: Addition, plans: PlanIndex, before: Sequence[_Learned]) -> _Learned:
         """From what is predicted of the addition's plans without its probes."""

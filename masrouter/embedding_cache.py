@@ -67,7 +67,7 @@ class EmbeddingCache:
     def folder(self) -> Path:
         """Where the files are."""
         if self._folder is None:
-            self._folder = _default_folder()
+            self._folder = cache_folder() / "embeddings"
         return self._folder
 
     def path(self, identity: str) -> Path:
@@ -237,17 +237,18 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
-def _default_folder() -> Path:
+def cache_folder() -> Path:
+    """The user's cache of masrouter: what `MASROUTER_CACHE` names, else the platform's folder."""
     named = os.environ.get("MASROUTER_CACHE")
     if named:
-        return Path(named).expanduser() / "embeddings"
+        return Path(named).expanduser()
     if sys.platform == "win32":
         root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         root = Path.home() / "Library" / "Caches"
     else:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "masrouter" / "embeddings"
+    return root / "masrouter"
 
 
 def _hash(text: str) -> bytes:

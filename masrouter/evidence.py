@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from masrouter.gate import Bools, Floats32
 from masrouter.types import Evidence
 
 SAME = 0.9995
@@ -17,59 +19,25 @@ SAME = 0.9995
 class EvidenceStore:
     """Q training queries as half-precision embeddings, and the runs of C plans on them."""
 
-    embeddings: Tensor  # (Q, E) float16, unit norm
-    cell_query: Tensor  # (R,) int32, sorted
-    cell_plan: Tensor  # (R,) int32
-    cell_runs: Tensor  # (R,) int32
+    embeddings: NDArray[np.float16]  # (Q, E) unit norm
+    cell_query: NDArray[np.int32]  # (R,) sorted
+    cell_plan: NDArray[np.int32]  # (R,)
+    cell_runs: NDArray[np.int32]  # (R,)
     similar: float
     """Cosine from which a logged query counts as similar."""
     thin: float
     """Cosine to the nearest logged query below which a query is unlike anything logged."""
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, NDArray[Any]]:
         names = ("embeddings", "cell_query", "cell_plan", "cell_runs")
         return {f"evidence.{name}": getattr(self, name) for name in names}
 
-    @classmethod
-    def build(
-        cls,
-        embeddings: Tensor,
-        query: Tensor,
-        plan: Tensor,
-        runs: Tensor,
-        *,
-        at_most: int,
-        seed: int,
-    ) -> EvidenceStore:
-        """Keep at most `at_most` training queries (a seeded sample), and set the thresholds.
-
-        A query is thinly supported if it is farther from every kept query than 99 % of the kept
-        queries are from each other; similar are those within the nearest 1 % of pairs.
-        """
-        n = len(embeddings)
-        generator = torch.Generator().manual_seed(seed)
-        kept = torch.randperm(n, generator=generator)[:at_most].sort().values
-        position = torch.full((n,), -1, dtype=torch.long)
-        position[kept] = torch.arange(len(kept))
-        cells = position[query] >= 0
-        vectors = embeddings[kept]
-        sample = torch.randperm(len(vectors), generator=generator)[:1000]
-        cosine = vectors[sample] @ vectors.T  # (<=1000, Q)
-        cosine[torch.arange(len(sample)), sample] = -1.0
-        nearest = cosine.max(1).values
-        pairs = cosine.flatten()
-        pairs = pairs[torch.randperm(len(pairs), generator=generator)[:100_000]]
-        return cls(
-            vectors.half(),
-            position[query[cells]].int(),
-            plan[cells].int(),
-            runs[cells].int(),
-            similar=_cosine(pairs.quantile(0.99)) if len(vectors) > 1 else 0.9,
-            thin=_cosine(nearest.quantile(0.01)) if len(vectors) > 1 else 0.0,
-        )
-
     def extended(
-        self, embeddings: Tensor, query: Tensor, plan: Tensor, runs: Tensor
+        self,
+        embeddings: Floats32,
+        query: NDArray[np.int32],
+        plan: NDArray[np.int32],
+        runs: NDArray[np.int32],
     ) -> EvidenceStore:
         """With more queries (q, E) and the runs of plans on them, (r,) each; thresholds stay.
 
@@ -77,54 +45,48 @@ class EvidenceStore:
         """
         if len(query) == 0:
             return self
-        vectors = embeddings.half()
-        like = vectors.float() @ self.embeddings.float().T  # (q, Q)
-        nearest = like.max(1)
-        new = nearest.values < SAME
-        position = torch.where(new, len(self.embeddings) + new.cumsum(0) - 1, nearest.indices)
-        cell_query = torch.cat([self.cell_query, position[query.long()].int()])
-        order = cell_query.argsort(stable=True)
+        vectors = embeddings.astype(np.float16)
+        like = vectors.astype(np.float32) @ self.embeddings.astype(np.float32).T  # (q, Q)
+        nearest = like.argmax(1)
+        new = like.max(1) < SAME
+        position = np.where(new, len(self.embeddings) + new.cumsum() - 1, nearest)
+        cell_query = np.concatenate([self.cell_query, position[query].astype(np.int32)])
+        order = cell_query.argsort(kind="stable")
         return replace(
             self,
-            embeddings=torch.cat([self.embeddings, vectors[new]]),
+            embeddings=np.concatenate([self.embeddings, vectors[new]]),
             cell_query=cell_query[order],
-            cell_plan=torch.cat([self.cell_plan, plan.int()])[order],
-            cell_runs=torch.cat([self.cell_runs, runs.int()])[order],
+            cell_plan=np.concatenate([self.cell_plan, plan])[order],
+            cell_runs=np.concatenate([self.cell_runs, runs])[order],
         )
-
-
-def _cosine(value: Tensor) -> float:
-    """Rounding can take the product of equal unit vectors past 1."""
-    return min(max(float(value), -1.0), 1.0)
 
 
 class EvidenceIndex:
     """The store, unpacked for look-ups."""
 
-    def __init__(self, store: EvidenceStore, plan_runs: Tensor) -> None:
+    def __init__(self, store: EvidenceStore, plan_runs: Floats32) -> None:
         """`plan_runs` (C,): runs of each plan in the whole logs."""
         self.store = store
-        self._vectors = store.embeddings.float().T.contiguous()  # (E, Q)
-        self._plan_runs = plan_runs.tolist()
+        self._vectors = np.ascontiguousarray(store.embeddings.T, dtype=np.float32)  # (E, Q)
+        self._plan_runs = [int(runs) for runs in plan_runs]
         # Cells by plan, so that a look-up reads those of one plan.
-        order = store.cell_plan.long().argsort(stable=True)
-        self._query = store.cell_query.long()[order]
-        self._runs = store.cell_runs[order]
-        cells = torch.bincount(store.cell_plan.long(), minlength=len(plan_runs))
-        self._start = [0, *cells.cumsum(0).tolist()]
+        order = store.cell_plan.argsort(kind="stable")
+        self._query = store.cell_query[order].astype(np.int64)
+        self._runs = store.cell_runs[order].astype(np.int64)
+        cells = np.bincount(store.cell_plan, minlength=len(plan_runs))
+        self._start = [0, *cells.cumsum().tolist()]
 
-    def cosines(self, embeddings: Tensor) -> Tensor:
+    def cosines(self, embeddings: Floats32) -> Floats32:
         """Likeness to every logged query: (B, E) -> (B, Q)."""
         return embeddings @ self._vectors
 
-    def look_up(self, cosine: Tensor, plan: int) -> Evidence:
-        """Evidence for one plan on one query, whose cosines are (Q,)."""
-        similar = cosine >= self.store.similar
+    def look_up(self, similar: Bools, nearest: float, plan: int) -> Evidence:
+        """Evidence for one plan on one query; `similar` (Q,) are the logged queries like it."""
         mine = slice(self._start[plan], self._start[plan + 1])
         return Evidence(
-            similar_queries=int(similar.sum()),
+            similar_queries=int(np.count_nonzero(similar)),
             similar_runs_of_plan=int(self._runs[mine][similar[self._query[mine]]].sum()),
             similarity=self.store.similar,
-            nearest=float(cosine.max()),
-            runs_of_plan=int(self._plan_runs[plan]),
+            nearest=nearest,
+            runs_of_plan=self._plan_runs[plan],
         )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import SupportsFloat
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from masrouter.additions import Addition
-from masrouter.critic import Critic, FoldedCritic
 from masrouter.features import STATISTICS
-from masrouter.gate import FIXED, Gate
-from masrouter.router_state import RouterState
+from masrouter.gate import FIXED, Floats32
+from masrouter.router_state import Added, RouterState
+from masrouter.scorer import Scorer
 from masrouter.selection import Constraints, Expected
 from masrouter.types import Interval, Plan, RoutingDecision, ScoredPlan
 
@@ -26,19 +25,19 @@ class Predictions:
     def __init__(self, state: RouterState, expected: Expected) -> None:
         error = Z95 * expected.score_error
         self._plans = state.plans
-        self._low, self._score, self._high = (
-            state.calibrate(score, expected.head).numpy()
-            for score in (expected.score - error, expected.score, expected.score + error)
+        score = expected.score
+        self._low, self._score, self._high = state.calibrate(
+            np.stack([score - error, score, score + error]), expected.head
         )  # (B, C) each
-        self._cost = expected.cost.numpy()
-        self._factor = (expected.cost_factor**Z95).numpy()
-        self._prompt = expected.prompt_tokens.numpy()
-        self._completion = expected.completion_tokens.numpy()
+        self._cost = expected.cost
+        self._factor = expected.cost_factor
+        self._prompt = expected.prompt_tokens
+        self._completion = expected.completion_tokens
 
     def of(self, row: int, plan: int) -> ScoredPlan:
         """One plan on one query."""
         at = row, plan
-        cost, factor = _known(self._cost[at]), float(self._factor[at])
+        cost, factor = _known(self._cost[at]), float(self._factor[at]) ** Z95
         return ScoredPlan(
             self._plans[plan],
             expected_score=float(self._score[at]),
@@ -94,19 +93,18 @@ class Explanation:
 def explain(
     decision: RoutingDecision,
     state: RouterState,
-    critic: FoldedCritic,
-    phi: Tensor,
+    scorer: Scorer,
+    phi: Floats32,
     expected: Expected,
 ) -> Explanation:
     """Take the prediction apart; phi (1, F), expected of (1, C)."""
     chosen = state.plans.index(decision.plan)
-    head = expected.head
-    bounds = [1, len(STATISTICS), len(state.critic.query_features.domains)]
-    parts, start = {}, 0
-    for name, width in zip(("plan", "statistics", "domain"), bounds, strict=True):
-        parts[name] = _partial(critic, phi, head, chosen, start, start + width)
-        start += width
-    parts["text"] = _partial(critic, phi, head, chosen, start, phi.shape[1])
+    edges = np.cumsum([0, 1, len(STATISTICS), len(state.networks.domains)])
+    blocks = np.zeros((4, phi.shape[1]), dtype=np.float32)  # phi with one part each
+    for row, (start, end) in enumerate(pairwise([*edges.tolist(), phi.shape[1]])):
+        blocks[row, start:end] = phi[0, start:end]
+    contributions = scorer.score(blocks, expected.head).score[:, chosen].tolist()
+    parts = dict(zip(("plan", "statistics", "domain", "text"), contributions, strict=True))
     figures = [
         PlanFigures(
             plan,
@@ -123,20 +121,19 @@ def explain(
 
 def reasons(
     decision: RoutingDecision,
-    gate: Gate,
-    critic: Critic,
+    state: RouterState,
     constraints: Constraints,
     safe: ScoredPlan | None,
     *,
     sampled: bool,
-    added: Addition | None = None,
+    added: Added | None = None,
 ) -> RoutingDecision:
     """The decision with its reasons in words.
 
     `safe`: the best fixed plan within constraints, None where nothing was run; `added`: what
     brought the plan after training.
     """
-    weight = decision.cost_weight
+    weight, gate = decision.cost_weight, state.gate
     worth = f" ({1 / weight:.4g} US dollars for a whole unit of score)" if weight else ""
     lines = [f"cost weight {weight:.4g} score units per US dollar{worth}"]
     _, node = gate.at(weight)
@@ -159,11 +156,11 @@ def reasons(
         )
     else:
         lines.append(
-            f"on held-out queries '{critic.score_scales[node.head].name}' gained "
+            f"on held-out queries '{state.networks.heads[node.head]}' gained "
             f"{node.gain:+.4f} +- {1.96 * node.gain_error:.4f} utility over the best fixed plan"
         )
     if added is not None:
-        probes = f"{len(added.phi)} probe outcomes" if len(added.phi) else "no probe"
+        probes = f"{added.probes} probe outcomes" if added.probes else "no probe"
         lines.append(
             f"added after training ({added.title or 'a plan of known parts'}): judged by "
             f"description and {probes}"
@@ -189,14 +186,6 @@ def reasons(
     if given:
         lines.append("within " + ", ".join(f"{f}={getattr(constraints, f)!r}" for f in given))
     return replace(decision, reasons=tuple(lines))
-
-
-def _partial(
-    critic: FoldedCritic, phi: Tensor, head: int, plan: int, start: int, end: int
-) -> float:
-    part = torch.zeros_like(phi)
-    part[:, start:end] = phi[:, start:end]
-    return float(critic.score(part, head)[0, plan])
 
 
 def _at_cost(cost: float | None) -> str:

@@ -8,12 +8,16 @@ that none had. `masrouter_train.shrinkage` fills it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+Floats32: TypeAlias = NDArray[np.float32]
+Bools: TypeAlias = NDArray[np.bool_]
+Ints: TypeAlias = NDArray[np.int64]
 FIXED = -1
 UNKNOWN = -1e30
 """Utility of an available plan about which nothing is known: chosen only if it is the only one."""
@@ -37,10 +41,10 @@ class Gate:
     """Verdicts over cost weights, and what is known of the plans without reading a query."""
 
     nodes: tuple[GateNode, ...]
-    mean_score: Tensor  # (P,) of logged runs; NaN where none was scored
-    mean_cost: Tensor  # (P,) US dollars; NaN where unknown
-    mean_utility: Tensor  # (nodes, P) over the cells whose utility is known at the node
-    runs: Tensor  # (P,) logged runs
+    mean_score: Floats32  # (P,) of logged runs; NaN where none was scored
+    mean_cost: Floats32  # (P,) US dollars; NaN where unknown
+    mean_utility: Floats32  # (nodes, P) over the cells whose utility is known at the node
+    runs: Floats32  # (P,) logged runs
     precise: int = 0
     """Score head of least held-out error: what is expected of plans where the gate chose none."""
     pessimism: float = 0.0
@@ -56,17 +60,18 @@ class Gate:
         logarithms = tuple(math.log(w) if w > 0 else -math.inf for w in weights)
         object.__setattr__(self, "_logarithms", logarithms)
 
-    def supported(self) -> Tensor:
+    def supported(self) -> Bools:
         """(C,) bool: plans with enough logged runs to be chosen.
 
         Observational logs promise nothing of a plan outside their support: it takes 20 runs, or 1 %
         of all logged ones if that is less. Elsewhere every plan counts.
         """
         if self.default < 0:
-            return torch.ones_like(self.runs, dtype=torch.bool)
+            return np.ones(len(self.runs), dtype=np.bool_)
         logged = float(self.runs[: len(self.runs) - self.added].sum())
         needed = min(20.0, max(1.0, math.ceil(0.01 * logged)))
-        return self.runs >= needed
+        enough: Bools = self.runs >= needed
+        return enough
 
     def at(self, cost_weight: float) -> tuple[int, GateNode]:
         """The node nearest on a logarithmic scale; cost weight 0 has a node of its own."""
@@ -78,7 +83,7 @@ class Gate:
             position = distances.index(min(distances))
         return position, self.nodes[position]
 
-    def fixed_utility(self, cost_weight: float) -> Tensor:
+    def fixed_utility(self, cost_weight: float) -> Floats32:
         """Mean utility of each plan, -inf where it is unknown: (P,).
 
         At a node it is the mean over cells whose utility is known there, elsewhere mean score minus
@@ -88,44 +93,45 @@ class Gate:
         if math.isclose(node.cost_weight, cost_weight, rel_tol=1e-6):
             utility = self.mean_utility[position]
         else:
-            utility = self.mean_score.clone()
+            utility = self.mean_score.copy()
             if cost_weight > 0:
                 utility -= cost_weight * self.mean_cost
             if self.added:  # what they must still prove was worked out at the nodes
                 means = self.mean_score - node.cost_weight * self.mean_cost
                 held = (self.mean_utility[position] - means)[-self.added :]
                 utility[-self.added :] += held
-        return torch.nan_to_num(utility, nan=-math.inf)
+        known: Floats32 = np.where(np.isnan(utility), np.float32(-math.inf), utility)
+        return known
 
-    def extended(self, runs: Tensor) -> Gate:
+    def extended(self, runs: Floats32) -> Gate:
         """With more plans as the last ones, of which nothing is known but their runs (Q,)."""
-        unknown = torch.full((len(runs),), math.nan)
+        unknown = np.full(len(runs), np.nan, dtype=np.float32)
+        rows = np.broadcast_to(unknown, (len(self.nodes), len(runs)))
         return replace(
             self,
-            mean_score=torch.cat([self.mean_score, unknown]),
-            mean_cost=torch.cat([self.mean_cost, unknown]),
-            mean_utility=torch.cat([self.mean_utility, unknown.expand(len(self.nodes), -1)], 1),
-            runs=torch.cat([self.runs, runs]),
+            mean_score=np.concatenate([self.mean_score, unknown]),
+            mean_cost=np.concatenate([self.mean_cost, unknown]),
+            mean_utility=np.concatenate([self.mean_utility, rows], 1),
+            runs=np.concatenate([self.runs, runs]),
             added=self.added + len(runs),
         )
 
-    def with_means(self, start: int, score: Tensor, cost: Tensor, held: Tensor) -> Gate:
+    def with_means(self, start: int, score: Floats32, cost: Floats32, held: Floats32) -> Gate:
         """With the means of the plans from `start` on, (Q,) each; NaN where unknown.
 
         `held` (nodes, Q) is taken off their utility at each node.
         """
-        utility = torch.stack(
+        utility = np.stack(
             [
                 score if node.cost_weight == 0 else score - node.cost_weight * cost
                 for node in self.nodes
             ]
         )  # (nodes, Q)
-        utility = utility - held
         return replace(
             self,
-            mean_score=torch.cat([self.mean_score[:start], score]),
-            mean_cost=torch.cat([self.mean_cost[:start], cost]),
-            mean_utility=torch.cat([self.mean_utility[:, :start], utility], 1),
+            mean_score=np.concatenate([self.mean_score[:start], score]),
+            mean_cost=np.concatenate([self.mean_cost[:start], cost]),
+            mean_utility=np.concatenate([self.mean_utility[:, :start], utility - held], 1),
         )
 
     def config(self) -> dict[str, Any]:
@@ -137,23 +143,24 @@ class Gate:
             "default": self.default,
         }
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Tensor part of the state. Unknown means travel as -1 beside a mask: files hold no NaN."""
-        parts = {"gate.runs": self.runs}
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Arrays of the state. Unknown means travel as 0 beside a mask: files hold no NaN."""
+        parts: dict[str, NDArray[Any]] = {"gate.runs": self.runs}
         for name in ("mean_score", "mean_cost", "mean_utility"):
-            value: Tensor = getattr(self, name)
-            parts[f"gate.{name}"] = torch.nan_to_num(value, nan=0.0)
-            parts[f"gate.{name}_known"] = torch.isfinite(value)
+            value: Floats32 = getattr(self, name)
+            known = np.isfinite(value)
+            parts[f"gate.{name}"] = np.where(known, value, np.float32(0))
+            parts[f"gate.{name}_known"] = known
         return parts
 
     @classmethod
     def from_state(
-        cls, config: dict[str, Any], tensors: dict[str, Tensor], *, added: int = 0
+        cls, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], *, added: int = 0
     ) -> Gate:
         """What `config` and `tensors` wrote."""
         means = {
-            name: torch.where(
-                tensors[f"gate.{name}_known"], tensors[f"gate.{name}"], torch.tensor(math.nan)
+            name: np.where(
+                tensors[f"gate.{name}_known"], tensors[f"gate.{name}"], np.float32(np.nan)
             )
             for name in ("mean_score", "mean_cost", "mean_utility")
         }
@@ -168,7 +175,8 @@ class Gate:
         )
 
 
-def choose(utility: Tensor, available: Tensor) -> Tensor:
+def choose(utility: Floats32, available: Bools) -> Ints:
     """Best available plan of each query: (B, P), (B, P) bool -> (B,). Ties go to the first."""
-    known = torch.nan_to_num(utility, nan=UNKNOWN, neginf=UNKNOWN)
-    return torch.where(available, known, -math.inf).argmax(1)
+    known = np.where(utility > -math.inf, utility, np.float32(UNKNOWN))
+    best: Ints = np.where(available, known, np.float32(-math.inf)).argmax(1)
+    return best

@@ -40,7 +40,7 @@ def model_card(state: RouterState) -> str:
         if node.head == FIXED:
             row = "best fixed plan | 0"
         else:
-            name = state.critic.score_scales[node.head].name
+            name = state.networks.heads[node.head]
             row = f"critic ({name}) | {node.gain:+.4f} +- {1.96 * node.gain_error:.4f}"
         lines.append(f"| {node.cost_weight:.6g} | {row} |")
     lines += [

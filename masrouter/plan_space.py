@@ -2,14 +2,13 @@
 
 A plan is a path: topology, count, then role and model of each agent in speaking order. A node is a
 prefix of that path; its mask says which next choices lead to an allowed plan. So every stage is
-masked by what the topology, the request and the logs allow, without a rule of its own.
+masked by what the topology and the logs allow, without a rule of its own. Training walks the tree;
+routing needs only the path of one plan (`cascade`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import accumulate
 
 import numpy as np
 import torch
@@ -54,40 +53,12 @@ class Level:
 
 
 @dataclass(frozen=True)
-class OpenStage:
-    """All levels of one kind of stage (say, every model) that leave a choice; d of them."""
-
-    depths: Tensor  # (d,)
-    penalty: Tensor  # (sum of U, C) of these levels, one after the other
-    rows: Tensor  # (P, d) the row of `penalty` that each plan meets at each depth
-
-
-@dataclass(frozen=True)
 class PlanTree:
     """P plans. Level 0 chooses the topology, 1 the count, 2 + 2j a role, 3 + 2j a model."""
 
     levels: tuple[Level, ...]
     n_plans: int
     steps: Tensor  # (P, L) choices of each plan, -1 after its end
-
-    @cached_property
-    def open_stages(self) -> tuple[OpenStage, ...]:
-        """Where some node leaves a choice, by kind of stage."""
-        depths: dict[str, list[int]] = {}
-        for depth, level in enumerate(self.levels):
-            if not level.forced:
-                depths.setdefault(stage_name(depth), []).append(depth)
-        return tuple(self._open(mine) for mine in depths.values())
-
-    def _open(self, depths: list[int]) -> OpenStage:
-        levels = [self.levels[d] for d in depths]
-        before = accumulate((len(level.penalty) for level in levels), initial=0)
-        rows = [level.plan_node + n for level, n in zip(levels, before, strict=False)]
-        return OpenStage(
-            torch.tensor(depths, device=self.steps.device),
-            torch.cat([level.penalty for level in levels]),
-            torch.stack(rows, 1),
-        )
 
     def to(self, device: torch.device) -> PlanTree:
         """The same tree with its tensors on a device."""
@@ -142,8 +113,3 @@ def plan_steps(index: PlanIndex) -> NDArray[np.int64]:
 
 def _stage_size(depth: int, sizes: tuple[int, int, int, int]) -> int:
     return sizes[depth] if depth < 2 else sizes[2 + depth % 2]
-
-
-def stage_name(depth: int) -> str:
-    """topology, count, role or model."""
-    return ("topology", "count")[depth] if depth < 2 else ("role", "model")[depth % 2]

@@ -16,11 +16,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from masrouter.additions import TARGETS, name_columns
+from masrouter.additions import name_columns
 from masrouter.candidates import CandidateTable, PlanIndex
 from masrouter.critic import Critic
 from masrouter.features import STATISTICS
 from masrouter.gate import Gate
+from masrouter.tensor_layout import TARGETS
 
 PLANS_READ = 256
 NAMES_READ = 24
@@ -54,7 +55,8 @@ def prior_deviations(critic: Critic, gate: Gate, mean_phi: Tensor, new: NewNames
     plans of a name know u alone, squares know both. The spread of all plans' effects counts as two
     more names, so that few names say little. A block that a head does not use has deviation 0.
     """
-    busiest = gate.runs[: len(critic.known)].argsort(descending=True, stable=True)[:PLANS_READ]
+    runs = torch.from_numpy(gate.runs)[: len(critic.known)]
+    busiest = runs.argsort(descending=True, stable=True)[:PLANS_READ]
     plans = critic.known.at(busiest.sort().values)
     z = critic.describe(plans)  # (P, G)
     effects = []
@@ -100,7 +102,7 @@ def cell_noise(critic: Critic, gate: Gate, residuals: Tensor, plan: Tensor) -> T
     mean, where four made-up cells speak before the first.
     """
     learned = slice(0, len(critic.known))
-    mean, runs = gate.mean_score[learned], gate.runs[learned]
+    mean, runs = (torch.from_numpy(part)[learned] for part in (gate.mean_score, gate.runs))
     scored = torch.isfinite(mean) & (runs > 0)
     coin = (mean * (1 - mean) * runs)[scored].sum() / runs[scored].sum()
     noise = [max(float(coin), LEAST_NOISE) if bool(scored.any()) else 0.25]

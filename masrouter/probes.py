@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from masrouter.additions import TARGETS
 from masrouter.candidates import Candidates
 from masrouter.errors import LogError
 from masrouter.logs import Logs
 from masrouter.router_checks import MOST_PROBES
+from masrouter.tensor_layout import TARGETS
 from masrouter.types import LogRecord, Plan
 
 Kind = Literal["model", "role", "topology"]

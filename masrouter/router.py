@@ -5,49 +5,60 @@
       constraints, cost weight ─────────┴─► gate ──► plan, with evidence, alternatives and reasons
 
 The cascade proposes when sampling is asked for and says how probable each stage of a choice was.
+The networks are run by a scorer (`scorer`): by torch, or exported by ONNX Runtime or OpenVINO, and
+then nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from masrouter.adaptation import Profile, with_candidate, with_plans
-from masrouter.cascade import Cascade
 from masrouter.catalog import Catalog, ModelEntry, RoleEntry, TopologyEntry
-from masrouter.checkpoint import read_checkpoint, write_checkpoint
+from masrouter.checkpoint import (
+    CheckpointPlace,
+    LoadedCheckpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from masrouter.deciding import Decider, Request
 from masrouter.encoder import Encoder
-from masrouter.errors import RoutingError
-from masrouter.evidence import EvidenceIndex
-from masrouter.explanation import Explanation, Predictions, explain, reasons
+from masrouter.encoder_memo import MemoEncoder
+from masrouter.errors import CheckpointError, RoutingError
+from masrouter.explanation import Explanation
 from masrouter.features import text_statistics
-from masrouter.gate import FIXED
-from masrouter.newcomers import told_apart, widened
-from masrouter.probes import Kind
-from masrouter.router_checks import check_finite, refusing
-from masrouter.router_state import RouterState, state_from_checkpoint, state_to_checkpoint
+from masrouter.gate import Floats32
+from masrouter.loading import (
+    BACKENDS,
+    Backend,
+    RouterParts,
+    check_exportable,
+    exported_parts,
+    torch_parts,
+)
+from masrouter.router_checks import refusing
+from masrouter.router_files import state_to_checkpoint
+from masrouter.router_state import RouterState
+from masrouter.scorer import Scorer
 from masrouter.selection import (
     LARGEST,
     Constraints,
     Expected,
-    allowed_plans,
-    decide,
-    expect,
-    frontier,
     integer,
     number,
-    safe_plans,
 )
-from masrouter.types import LogRecord, Plan, RoutingDecision, StageProbabilities
+from masrouter.types import LogRecord, Plan, RoutingDecision
 
-ROWS = 256
-"""Queries that are scored together: bounds the memory of a large batch."""
+if TYPE_CHECKING:
+    from masrouter.adaptation import Profile
+    from masrouter.encoder_export_files import Precision
+    from masrouter.exported import ExportBackend
+    from masrouter.exporting import ExportReport
+    from masrouter.probes import Kind
 
 
 class Router:
@@ -56,18 +67,27 @@ class Router:
     Made by `masrouter_train.fit` or `Router.from_pretrained`.
     """
 
-    def __init__(self, state: RouterState, encoder: Encoder, *, checkpoint: str = "") -> None:
+    def __init__(
+        self,
+        state: RouterState,
+        encoder: Encoder,
+        *,
+        checkpoint: str = "",
+        scorer: Scorer | None = None,
+    ) -> None:
+        """`scorer`: what runs the networks; without one, torch runs those of the state."""
+        if scorer is None:
+            from masrouter.scorer_torch import TorchScorer
+
+            scorer = TorchScorer(state)
         self.state = state
         self.encoder = encoder
         self.checkpoint = checkpoint
-        index = state.candidates.index_plans(state.plans)
+        self._place: CheckpointPlace | None = None
         self._models = {model for plan in state.plans for model in plan.models}
         self._topologies = {plan.topology for plan in state.plans}
-        self._critic = state.fold(index)
-        self._evidence = EvidenceIndex(state.evidence, state.gate.runs)
-        self._price_ratio = state.price_ratio()
-        self._prices = state.prices()
-        self._cascade = Cascade(state.controller, index)
+        self._scorer = scorer
+        self._decider = Decider(state, scorer, checkpoint)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -79,33 +99,112 @@ class Router:
         """Today's descriptions and prices."""
         return self.state.catalog
 
+    @property
+    def backend(self) -> str:
+        """What runs the networks: torch, onnx or openvino."""
+        return self._scorer.backend
+
     @classmethod
     def from_pretrained(
         cls,
         source: str | Path,
         *,
+        backend: Backend = "torch",
         encoder: Encoder | None = None,
         catalog: Catalog | None = None,
+        memo: int | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> Router:
         """Load a checkpoint folder, or a model id of the Hugging Face hub.
 
         Args:
+            backend: what runs encoder and networks. `onnx` and `openvino` are faster on a CPU and
+                need no torch where the checkpoint has been exported (`masrouter optimize`); where
+                it has not and torch is there, it is exported now. Such a router routes; to save,
+                extend or train it, load it with torch.
             encoder: in place of the one that the checkpoint names; its identity must be the same.
             catalog: today's prices, in place of those of the day of training.
+            memo: keep the embeddings of so many queries in memory, for those that come again.
 
-        Raises CheckpointError for anything wrong with the checkpoint.
+        Raises CheckpointError for anything wrong with the checkpoint or its export.
         """
+        if backend not in BACKENDS:
+            raise CheckpointError(f"backend: expected {' or '.join(BACKENDS)}, got {backend!r}")
         loaded = read_checkpoint(source, revision=revision, local_files_only=local_files_only)
-        where = str(loaded.path)
-        state, encoder = state_from_checkpoint(loaded.data, where, encoder)
+        if backend == "torch":
+            parts = torch_parts(loaded, encoder)
+        else:
+            found = exported_parts(loaded, backend, encoder)
+            if found is None:
+                check_exportable(loaded, backend)
+                with_torch = cls._of(loaded, torch_parts(loaded, encoder), None)
+                with_torch.export(backend=backend)
+                found = exported_parts(loaded, backend, encoder)
+            assert found is not None
+            parts = found
+        router = cls._of(loaded, parts, catalog)
+        return (
+            router if memo is None else router.with_encoder(MemoEncoder(parts.encoder, most=memo))
+        )
+
+    @classmethod
+    def _of(cls, loaded: LoadedCheckpoint, parts: RouterParts, catalog: Catalog | None) -> Router:
+        """CheckpointError where what the weights say is not finite."""
+        where, state = str(loaded.path), parts.state
         if catalog is not None:
             state = state.with_catalog(catalog)
         with refusing(where):
-            router = cls(state, encoder, checkpoint=loaded.id)
-            router._probe(where)
+            router = cls(state, parts.encoder, checkpoint=loaded.id, scorer=parts.scorer)
+            router._place = loaded.place
+            router._decider.check(where, parts.encoder.dimension)
         return router
+
+    def export(
+        self,
+        *,
+        backend: ExportBackend = "onnx",
+        precision: Precision | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> ExportReport:
+        """Make what `from_pretrained` of that backend needs, and compare it with torch.
+
+        It is put into the checkpoint's folder (`exported/onnx`), or in the user's cache where the
+        folder cannot be written to or is the hub's; an older one is replaced.
+
+        Args:
+            precision: of the encoder, see `load_encoder`; None: the backend's default.
+            say: is told what is being done.
+
+        Raises:
+            CheckpointError: this router was not loaded from a checkpoint, a package is missing, or
+                what was exported does not decide as torch does.
+        """
+        from masrouter.exporting import export_router
+
+        if self._place is None:
+            raise CheckpointError(
+                "only what is on disk can be exported: save_pretrained this router, load it with "
+                "from_pretrained and export that"
+            )
+        return export_router(
+            self, self._place, backend=backend, precision=precision, say=say or (lambda _: None)
+        )
+
+    def run_by(self, scorer: Scorer, encoder: Encoder) -> Router:
+        """The same router with its networks run by `scorer`, and another encoder of its kind."""
+        router = Router(self.state, encoder, checkpoint=self.checkpoint, scorer=scorer)
+        router._place = self._place
+        return router
+
+    def with_encoder(self, encoder: Encoder) -> Router:
+        """The same router with another encoder of its kind, such as one that remembers texts
+        (`encoder_memo`) or embeds those of concurrent calls together (`encoder_batching`)."""
+        if encoder.identity != self.encoder.identity:
+            raise RoutingError(
+                f"encoder: expected {self.encoder.identity!r}, got {encoder.identity!r}"
+            )
+        return self.run_by(self._scorer, encoder)
 
     def save_pretrained(self, folder: str | Path) -> str:
         """Write a checkpoint folder and return its id; an existing checkpoint is replaced."""
@@ -167,7 +266,10 @@ class Router:
         New names need a description, and a price to be routed to at a cost weight, in `catalog`.
         Where the gate takes the best fixed plan, plans without logged runs are never chosen.
         """
-        state = with_plans(self.state, plans, catalog or self.catalog, self.encoder)
+        trained = self._trained()
+        from masrouter.adaptation import with_plans
+
+        state = with_plans(trained, plans, catalog or self.catalog, self.encoder)
         return Router(state, self.encoder, checkpoint=self.checkpoint)
 
     def route(
@@ -247,71 +349,18 @@ class Router:
         constraints.check(self._models, self._topologies)
         if seed is not None:
             integer("seed", seed, at_least=0)
-        request = _Request(
+        request = Request(
             constraints,
             self._cost_weight(cost_weight, willingness_to_pay, max_cost_usd),
             integer("k", k, at_least=0),
             self._generator(seed) if sample else None,
         )
-        with torch.inference_mode():
-            return [
-                decision
-                for start in range(0, len(queries), ROWS)
-                for decision in self._route(queries[start : start + ROWS], request)
-            ]
-
-    def _route(self, queries: Sequence[str], request: _Request) -> list[RoutingDecision]:
-        """Decide for a bounded number of queries at once."""
-        state, weight = self.state, request.cost_weight
-        features = state.critic.query_features
-        embeddings, statistics = self.read(queries)
-        domains = features.domain_probabilities(embeddings, statistics)  # (B, D)
-        expected = self.expect(features(embeddings, statistics, domains), weight)
-        allowed = allowed_plans(request.constraints, self.plans, expected.cost, weight)
-        safe = told_apart(state, safe_plans(state.gate, weight, allowed), expected, allowed, weight)
-        cosines = self._evidence.cosines(embeddings)  # (B, Q)
-        # The critic guesses on a text unlike anything logged; the fixed plan does not.
-        thin = cosines.max(1).values < state.evidence.thin
-        decided = decide(expected, state.gate, allowed)
-        if state.gate.at(weight)[1].head == FIXED:
-            decided = told_apart(state, decided, expected, allowed, weight)
-        chosen = torch.where(thin, safe, decided)
-        encoded = state.controller.encode(
-            embeddings, features.standardise(statistics), torch.full((len(queries),), weight)
-        )
-        stages, plans = self._cascade.stages(encoded, allowed, chosen, request.generator)
-        predictions = Predictions(state, expected)
-        decisions = []
-        known = (state.gate.runs > 0)[safe].tolist()
-        for i, (plan, fixed) in enumerate(zip(plans, safe.tolist(), strict=True)):
-            scored = predictions.of(i, plan)
-            others = frontier(expected.score[i], expected.cost[i], allowed[i], request.k + 1)
-            likeliest = int(domains[i].argmax()) if features.domains else -1
-            decision = RoutingDecision(
-                plan=scored.plan,
-                cost_weight=weight,
-                propensity=1.0 if request.generator is None else _product(stages[i]),
-                stage_probabilities=stages[i],
-                expected_score=scored.expected_score,
-                score_interval=scored.score_interval,
-                expected_cost_usd=scored.expected_cost_usd,
-                cost_interval=scored.cost_interval,
-                domain=features.domains[likeliest] if likeliest >= 0 else "unknown",
-                domain_probability=float(domains[i, likeliest]) if likeliest >= 0 else 0.0,
-                evidence=self._evidence.look_up(cosines[i], plan),
-                fallback=bool(thin[i]) and request.generator is None,
-                alternatives=tuple(predictions.of(i, other) for other in others if other != plan)[
-                    : request.k
-                ],
-                checkpoint=self.checkpoint,
-            )
-            decisions.append(
-                reasons(decision, state.gate, state.critic, request.constraints,
-                        predictions.of(i, fixed) if known[i] else None,
-                        sampled=request.generator is not None,
-                        added=state.addition_of(plan))
-            )  # fmt: skip
-        return decisions
+        rows = self._scorer.rows
+        return [
+            decision
+            for start in range(0, len(queries), rows)
+            for decision in self._decider.decide(*self.read(queries[start : start + rows]), request)
+        ]
 
     def explain(self, query: str, **options: object) -> Explanation:
         """Why this team: parts of the prediction, every plan's figures, and the decision itself.
@@ -319,53 +368,30 @@ class Router:
         Takes the options of `route`. Print it to read it.
         """
         decision = self.route(query, **options)  # type: ignore[arg-type]
-        with torch.inference_mode():
-            embeddings, statistics = self.read([query])
-            phi = self.state.critic.phi(embeddings, statistics)
-            expected = self.expect(phi, decision.cost_weight)
-        return explain(decision, self.state, self._critic, phi, expected)
+        return self._decider.explain(decision, *self.read([query]))
 
-    def read(self, queries: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def read(self, queries: Sequence[str]) -> tuple[Floats32, Floats32]:
         """Embeddings (B, E) and raw text statistics (B, S) of queries."""
-        embeddings = torch.from_numpy(self.encoder.encode(list(queries)))
-        return embeddings, torch.from_numpy(text_statistics(queries))
+        return self.encoder.encode(list(queries)), text_statistics(queries)
 
-    def expect(self, phi: Tensor, cost_weight: float) -> Expected:
-        """What the critic expects of every plan: phi (B, F) -> Expected of (B, C)."""
-        expected = expect(
-            self._critic, self.state.gate, phi, cost_weight, self._price_ratio, self._prices
-        )
-        return widened(self.state, self._critic, expected, phi)
-
-    def plan_log_probabilities(self, encoded: Tensor) -> Tensor:
-        """The cascade's log-probability of every plan: states (B, D) -> (B, C)."""
-        return self._cascade.plan_log_probabilities(encoded)
-
-    @torch.inference_mode()
-    def _probe(self, where: str) -> None:
-        """CheckpointError unless what the weights say of a made-up query is finite."""
-        critic, controller = self.state.critic, self.state.controller
-        embedding = torch.zeros(1, critic.query_features.dimension)
-        embedding[0, 0] = 1.0
-        statistics = critic.query_features.statistics_mean[None]
-        phi = critic.phi(embedding, statistics)
-        check_finite("the domain", phi, where)
-        one_a_head = {node.head: node.cost_weight for node in self.state.gate.nodes}
-        for weight in {*one_a_head.values(), self.state.default_cost_weight}:
-            expected = self.expect(phi, weight)
-            check_finite("the score", torch.cat([expected.score, expected.score_error]), where)
-            check_finite("the error of the cost", expected.cost_factor, where)
-            encoded = controller.encode(
-                embedding, critic.query_features.standardise(statistics), torch.tensor([weight])
-            )
-            check_finite("the cascade", self.plan_log_probabilities(encoded), where)
+    def expect(self, embeddings: Floats32, statistics: Floats32, cost_weight: float) -> Expected:
+        """What is expected of every plan: (B, E), raw statistics (B, S) -> Expected of (B, C)."""
+        return self._decider.expect(embeddings, statistics, cost_weight)
 
     def _with_candidate(
         self, kind: Kind, profile: Profile, probes: Iterable[LogRecord],
         plans: Sequence[Plan] | None,
     ) -> Router:  # fmt: skip
-        state = with_candidate(self.state, self.encoder, kind, profile, probes, plans)
+        trained = self._trained()
+        from masrouter.adaptation import with_candidate
+
+        state = with_candidate(trained, self.encoder, kind, profile, probes, plans)
         return Router(state, self.encoder)  # no checkpoint holds it yet
+
+    def _trained(self) -> RouterState:
+        """The state; RoutingError where its networks are not loaded."""
+        _ = self.state.networks.candidates
+        return self.state
 
     def _cost_weight(
         self, cost_weight: float | None, willingness: float | None, budget: float | None
@@ -378,29 +404,10 @@ class Router:
             return number("cost_weight", cost_weight, at_least=0.0)
         return 0.0 if budget is not None else self.state.default_cost_weight
 
-    def _generator(self, seed: int | None) -> torch.Generator:
+    def _generator(self, seed: int | None) -> np.random.Generator:
         if not self.state.cascade_trained:
             raise RoutingError("this checkpoint's cascade was not trained; route without sample")
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-            return generator
-        return generator.manual_seed(seed)
-
-
-@dataclass(frozen=True)
-class _Request:
-    """The options of a call, checked."""
-
-    constraints: Constraints
-    cost_weight: float
-    k: int
-    generator: torch.Generator | None
-    """Of the cascade's draws; None decides without drawing."""
-
-
-def _product(stages: StageProbabilities) -> float:
-    return math.prod((stages.topology, stages.count, *stages.roles, *stages.models))
+        return np.random.default_rng(seed)
 
 
 def _names(field: str, names: object) -> tuple[str, ...] | None:

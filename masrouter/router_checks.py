@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from masrouter.additions import BLOCKS, TARGETS
-from masrouter.candidates import DESCRIPTION_DIMS, NO_ROLE, VECTOR_WIDTHS
 from masrouter.checkpoint import TensorSpec
 from masrouter.errors import CheckpointError
 from masrouter.gate import FIXED
+from masrouter.plan_steps import NO_ROLE
+from masrouter.tensor_layout import BLOCKS, DESCRIPTION_DIMS, TARGETS, VECTOR_WIDTHS
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+FLOAT, HALF, WHOLE, FLAG = (np.dtype(kind) for kind in (np.float32, np.float16, np.int32, np.bool_))
 
 MOST_PLANS = 20_000
 MOST_NAMES = 4096
@@ -162,40 +165,43 @@ def check_size(fields: Fields, plans: int) -> None:
 
 def candidate_tensors(fields: Fields, dimension: int) -> TensorSpec:
     """The tensors of the stages for an encoder of this dimension."""
-    spec: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    spec: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for stage, width in VECTOR_WIDTHS.items():
         rows = len(fields.data[stage])
-        spec[f"candidates.{stage}.vectors"] = ((rows, width), torch.float32)
-        spec[f"candidates.{stage}.mean"] = ((dimension,), torch.float32)
-        spec[f"candidates.{stage}.basis"] = ((dimension, DESCRIPTION_DIMS), torch.float32)
+        spec[f"candidates.{stage}.vectors"] = ((rows, width), FLOAT)
+        spec[f"candidates.{stage}.mean"] = ((dimension,), FLOAT)
+        spec[f"candidates.{stage}.basis"] = ((dimension, DESCRIPTION_DIMS), FLOAT)
     return spec
 
 
 def gate_tensors(nodes: int, plans: int) -> TensorSpec:
-    spec: dict[str, tuple[tuple[int, ...], torch.dtype]] = {"gate.runs": ((plans,), torch.float32)}
+    spec: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"gate.runs": ((plans,), FLOAT)}
     shapes = {"mean_score": (plans,), "mean_cost": (plans,), "mean_utility": (nodes, plans)}
     for name, shape in shapes.items():
-        spec[f"gate.{name}"] = (shape, torch.float32)
-        spec[f"gate.{name}_known"] = (shape, torch.bool)
+        spec[f"gate.{name}"] = (shape, FLOAT)
+        spec[f"gate.{name}_known"] = (shape, FLAG)
     return spec
 
 
-def evidence_tensors(tensors: Mapping[str, Tensor], dimension: int) -> TensorSpec:
+def evidence_tensors(tensors: Arrays, dimension: int) -> TensorSpec:
     """For as many queries and cells as the tensors say that they hold."""
     queries, cells = (
         len(tensors[name]) if name in tensors and tensors[name].ndim else 0
         for name in ("evidence.embeddings", "evidence.cell_query")
     )
-    spec: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        "evidence.embeddings": ((queries, dimension), torch.float16)
+    spec: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        "evidence.embeddings": ((queries, dimension), HALF)
     }
     for name in ("cell_query", "cell_plan", "cell_runs"):
-        spec[f"evidence.{name}"] = ((cells,), torch.int32)
+        spec[f"evidence.{name}"] = ((cells,), WHOLE)
     return spec
 
 
-def check_values(tensors: Mapping[str, Tensor], queries: int, plans: int, where: str) -> None:
-    """Ranges of the tensors that are read as counts, positions, money or divisors."""
+def check_values(tensors: Arrays, queries: int, plans: int, where: str) -> None:
+    """Ranges of the tensors that are read as counts, positions, money or divisors.
+
+    Those of networks that are not loaded are not looked at.
+    """
     if queries == 0:
         raise CheckpointError(f"{where}: evidence.embeddings: holds no query")
     for name, low, high in (
@@ -207,35 +213,34 @@ def check_values(tensors: Mapping[str, Tensor], queries: int, plans: int, where:
         ("evidence.cell_runs", 0, 2**31 - 1),
         ("critic.query_features.statistics_std", 1e-6, HUGE),
     ):
-        _within(name, tensors, low, high, where)
+        if name in tensors:
+            _within(name, tensors, low, high, where)
     cell_query = tensors["evidence.cell_query"]
-    if bool((cell_query[1:] < cell_query[:-1]).any()):
+    if (cell_query[1:] < cell_query[:-1]).any():
         raise CheckpointError(f"{where}: evidence.cell_query: is not sorted")
 
 
-def addition_tensors(
-    tensors: Mapping[str, Tensor], additions: int, features: int, heads: int
-) -> TensorSpec:
+def addition_tensors(tensors: Arrays, additions: int, features: int, heads: int) -> TensorSpec:
     """For as many probe cells as the tensors say that they hold, up to MOST_PROBES each."""
-    spec: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    spec: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
     for i in range(additions):
         phi = tensors.get(f"additions.{i}.phi")
         cells = min(len(phi), MOST_PROBES) if phi is not None and phi.ndim else 0
         parts = {
-            "mean_phi": ((features,), torch.float32),
-            "deviations": ((heads, 2, BLOCKS), torch.float32),
-            "noise": ((heads,), torch.float32),
-            "phi": ((cells, features), torch.float32),
-            "query": ((cells,), torch.int32),
-            "plan": ((cells,), torch.int32),
-            "targets": ((cells, len(TARGETS)), torch.float32),
-            "targets_known": ((cells, len(TARGETS)), torch.bool),
+            "mean_phi": ((features,), FLOAT),
+            "deviations": ((heads, 2, BLOCKS), FLOAT),
+            "noise": ((heads,), FLOAT),
+            "phi": ((cells, features), FLOAT),
+            "query": ((cells,), WHOLE),
+            "plan": ((cells,), WHOLE),
+            "targets": ((cells, len(TARGETS)), FLOAT),
+            "targets_known": ((cells, len(TARGETS)), FLAG),
         }
         spec |= {f"additions.{i}.{name}": part for name, part in parts.items()}
     return spec
 
 
-def check_additions(tensors: Mapping[str, Tensor], plans: Sequence[int], where: str) -> None:
+def check_additions(tensors: Arrays, plans: Sequence[int], where: str) -> None:
     """Ranges of what probes and priors may be; `plans` are those of each addition."""
     for i, size in enumerate(plans):
         for name, low, high in (
@@ -249,7 +254,7 @@ def check_additions(tensors: Mapping[str, Tensor], plans: Sequence[int], where: 
         ):
             _within(f"additions.{i}.{name}", tensors, low, high, where)
         score = tensors[f"additions.{i}.targets"][:, 0]
-        if bool(((score < 0) | (score > 1)).any()):
+        if ((score < 0) | (score > 1)).any():
             raise CheckpointError(f"{where}: additions.{i}.targets: a score is not within 0 to 1")
 
 
@@ -284,8 +289,8 @@ def platt_pairs(calibration: object, heads: int, where: str) -> tuple[tuple[floa
     return tuple(pairs)
 
 
-def check_finite(what: str, values: Tensor, where: str) -> None:
-    if not bool(torch.isfinite(values).all()):
+def check_finite(what: str, finite: bool, where: str) -> None:
+    if not finite:
         raise CheckpointError(f"{where}: {what} of a made-up query is not a finite number")
 
 
@@ -297,9 +302,9 @@ def _number(value: object, where: str, low: float, high: float) -> float:
     return float(value)
 
 
-def _within(name: str, tensors: Mapping[str, Tensor], low: float, high: float, where: str) -> None:
+def _within(name: str, tensors: Arrays, low: float, high: float, where: str) -> None:
     values = tensors[name]
-    if values.numel() and not (low <= values.min().item() and values.max().item() <= high):
+    if values.size and not (low <= values.min().item() and values.max().item() <= high):
         raise CheckpointError(f"{where}: {name}: a value is not within {low:g} to {high:g}")
 
 

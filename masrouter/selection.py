@@ -1,21 +1,21 @@
 """From what the critic expects to one plan: constraints, gate, pessimism, alternatives.
 
-Pure tensor code over C candidate plans; the router turns its results into words and types.
+Pure array code over C candidate plans, the same whatever ran the networks (`scorer`); the router
+turns its results into words and types.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from masrouter.critic import Critic, FoldedCritic, jackknife_error
 from masrouter.errors import ConstraintError, RoutingError
-from masrouter.gate import FIXED, Gate, choose
+from masrouter.gate import FIXED, Bools, Floats32, Gate, Ints, choose
+from masrouter.scorer import Reading, Scorer
 from masrouter.types import Plan
 
 
@@ -53,11 +53,11 @@ class Constraints:
                         f"it knows {', '.join(sorted(known))}"
                     )
 
-    def structural(self, plans: Sequence[Plan]) -> Tensor:
+    def structural(self, plans: Sequence[Plan]) -> Bools:
         """(C,) plans whose shape and models are allowed, whatever the query."""
         if not any(field != "max_cost_usd" for field in self.given()):
-            return torch.ones(len(plans), dtype=torch.bool)
-        return torch.tensor([self._allows(plan) for plan in plans], dtype=torch.bool)
+            return np.ones(len(plans), dtype=np.bool_)
+        return np.array([self._allows(plan) for plan in plans], dtype=np.bool_)
 
     def _allows(self, plan: Plan) -> bool:
         return (
@@ -119,83 +119,92 @@ def integer(field: str, value: object, *, at_least: int, at_most: int = 2**62) -
 class Expected:
     """What is expected of C plans on B queries."""
 
-    score: Tensor  # (B, C) of the head that the gate chose, else of the most precise one
-    score_error: Tensor  # (B, C) standard error
-    cost: Tensor  # (B, C) US dollars; NaN where it cannot be told
-    cost_factor: Tensor  # (B, C) multiplicative standard error of cost, at least 1
-    prompt_tokens: Tensor  # (B, C) of the whole run; NaN where the logs had none
-    completion_tokens: Tensor  # (B, C)
-    utility: Tensor  # (B, C) what the choice maximises; NaN where unknown
+    score: Floats32  # (B, C) of the head that the gate chose, else of the most precise one
+    score_error: Floats32  # (B, C) standard error
+    cost: Floats32  # (B, C) US dollars; NaN where it cannot be told
+    cost_factor: Floats32  # (B, C) multiplicative standard error of cost, at least 1
+    prompt_tokens: Floats32  # (B, C) of the whole run; NaN where the logs had none
+    completion_tokens: Floats32  # (B, C)
+    utility: Floats32  # (B, C) what the choice maximises; NaN where unknown
     head: int
     """Score head that `score` comes from."""
 
+    @classmethod
+    def together(cls, parts: Sequence[Expected]) -> Expected:
+        """Of all queries, for the same plans at the same cost weight."""
+        arrays = [f.name for f in fields(cls) if f.name != "head"]
+        return cls(
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
+            head=parts[0].head,
+        )
+
 
 def expect(
-    critic: FoldedCritic,
+    scorer: Scorer,
     gate: Gate,
-    phi: Tensor,
+    reading: Reading,
     cost_weight: float,
-    price_ratio: Tensor,
-    prices: Tensor,
+    price_ratio: Floats32,
+    prices: Floats32,
 ) -> Expected:
     """Predict every plan on every query at one cost weight.
 
     Args:
-        phi: (B, F). price_ratio: (C,) today's price of a plan over the price when it was trained.
+        price_ratio: (C,) today's price of a plan over the price when it was trained.
         prices: (2, C) US dollars per million prompt and completion tokens, NaN where unknown; used
             with expected tokens for plans whose logs had no cost.
     """
     _, node = gate.at(cost_weight)
     head = gate.precise if node.head == FIXED else node.head
-    score = critic.score(phi, head)
-    score_error = jackknife_error(critic.members(phi, Critic.score_head(head)))
-    tokens = [
-        critic.exponential(phi, name) if critic.has(name) else torch.full_like(score, torch.nan)
-        for name in ("log_prompt_tokens", "log_completion_tokens")
-    ]
-    cost, factor = torch.full_like(score, torch.nan), torch.ones_like(score)
-    if critic.has("log_cost"):
-        known = torch.isfinite(gate.mean_cost)
-        cost = torch.where(known, critic.exponential(phi, "log_cost") * price_ratio, torch.nan)
-        factor = jackknife_error(critic.members(phi, "log_cost")).clamp(max=5).exp()
-    listed = (tokens[0] * prices[0] + tokens[1] * prices[1]) / 1e6
-    cost = torch.where(torch.isfinite(cost), cost, listed)
+    scores = scorer.score(reading.phi, head)
+    score = scores.score
+    unknown = np.full_like(score, np.nan)
+    prompt, completion = (
+        unknown if tokens is None else tokens
+        for tokens in (reading.prompt_tokens, reading.completion_tokens)
+    )
+    cost = (prompt * prices[0] + completion * prices[1]) / np.float32(1e6)
+    if reading.cost is not None:
+        billed = np.where(np.isfinite(gate.mean_cost), reading.cost * price_ratio, np.nan)
+        cost = np.where(np.isfinite(billed), billed, cost)
     if node.head == FIXED:
-        utility = gate.fixed_utility(cost_weight).expand_as(score)
+        utility = np.broadcast_to(gate.fixed_utility(cost_weight), score.shape)
     else:
         utility = score if cost_weight == 0 else score - cost_weight * cost
-    return Expected(score, score_error, cost, factor, tokens[0], tokens[1], utility, head)
+    return Expected(
+        score, scores.error, cost, reading.cost_factor, prompt, completion, utility, head
+    )
 
 
 def allowed_plans(
-    constraints: Constraints, plans: Sequence[Plan], cost: Tensor, cost_weight: float
-) -> Tensor:
+    constraints: Constraints, plans: Sequence[Plan], cost: Floats32, cost_weight: float
+) -> Bools:
     """(B, C) plans that meet every constraint.
 
     Money is never guessed: under a budget or a cost weight a plan of unknown cost is not allowed.
     Raises ConstraintError naming which constraint to relax if a query is left with none.
     """
     structural = constraints.structural(plans)
-    allowed = structural.expand_as(cost)
+    allowed: Bools = np.broadcast_to(structural, cost.shape)
     if constraints.max_cost_usd is not None:
         allowed = allowed & (cost <= constraints.max_cost_usd)
     elif cost_weight > 0:
-        allowed = allowed & torch.isfinite(cost)
+        allowed = allowed & np.isfinite(cost)
     empty = ~allowed.any(1)
-    if bool(empty.any()):
-        raise ConstraintError(_relax(constraints, plans, cost[empty][:1], cost_weight))
+    if empty.any():
+        raise ConstraintError(_relax(constraints, plans, cost[empty][0], cost_weight))
     return allowed
 
 
 def _relax(
-    constraints: Constraints, plans: Sequence[Plan], cost: Tensor, cost_weight: float
+    constraints: Constraints, plans: Sequence[Plan], cost: Floats32, cost_weight: float
 ) -> str:
-    """Which constraint to relax, and how far."""
+    """Which constraint to relax, and how far; cost (C,) on the query."""
     given = constraints.given()
     structural = constraints.structural(plans)
-    if bool(structural.any()):
-        known = cost[0, structural]
-        if not bool(torch.isfinite(known).any()):
+    if structural.any():
+        known = cost[structural]
+        if not np.isfinite(known).any():
             names = sorted({m for p, ok in zip(plans, structural, strict=True) if ok
                             for m in p.models})  # fmt: skip
             what = "max_cost_usd" if constraints.max_cost_usd is not None else "the cost weight"
@@ -203,19 +212,19 @@ def _relax(
                 f"no allowed plan has a known cost (models: {', '.join(names)}); drop {what}, or "
                 f"give these models a price in the catalog"
             )
-        least = float(known[torch.isfinite(known)].min())
+        least = float(known[np.isfinite(known)].min())
         if constraints.max_cost_usd is not None:
             return (
                 f"max_cost_usd={constraints.max_cost_usd:g}: the cheapest allowed plan is expected "
                 f"to cost {least:.6g} US dollars on this query; raise max_cost_usd to that"
             )
     for field in given:
-        if bool(constraints.without(field).structural(plans).any()):
+        if constraints.without(field).structural(plans).any():
             return f"{field}={getattr(constraints, field)!r}: no plan is left; relax {field}"
     return f"no plan meets {', '.join(given)} together; relax two of them"
 
 
-def decide(expected: Expected, gate: Gate, allowed: Tensor) -> Tensor:
+def decide(expected: Expected, gate: Gate, allowed: Bools) -> Ints:
     """The plan of each query: (B, C) -> (B,).
 
     On observational logs a plan needs support, and must beat the logged default by `pessimism`
@@ -228,7 +237,7 @@ def decide(expected: Expected, gate: Gate, allowed: Tensor) -> Tensor:
     return choose(utility, _supported(gate, allowed))
 
 
-def safe_plans(gate: Gate, cost_weight: float, allowed: Tensor) -> Tensor:
+def safe_plans(gate: Gate, cost_weight: float, allowed: Bools) -> Ints:
     """The best plan that is known without reading a query: (B, C) allowed -> (B,).
 
     On observational logs it is the logged default, or the best supported plan without it.
@@ -236,16 +245,33 @@ def safe_plans(gate: Gate, cost_weight: float, allowed: Tensor) -> Tensor:
     utility = gate.fixed_utility(cost_weight)
     if gate.default >= 0:
         utility[gate.default] = math.inf
-    return choose(utility.expand(allowed.shape), _supported(gate, allowed))
+    return choose(utility, _supported(gate, allowed))
 
 
-def _supported(gate: Gate, allowed: Tensor) -> Tensor:
+def told_apart(
+    gate: Gate, chosen: Ints, expected: Expected, allowed: Bools, cost_weight: float
+) -> Ints:
+    """Fixed plans (B,), by what is expected of them where nothing that is allowed was ever run.
+
+    `allowed` (B, C) bool. Only plans that came after training were never run, and the gate knows
+    such plans no better than one another.
+    """
+    if not gate.added:
+        return chosen
+    run = np.isfinite(gate.fixed_utility(cost_weight))[chosen]
+    utility = expected.score - cost_weight * expected.cost if cost_weight else expected.score
+    return np.where(run, chosen, choose(utility, allowed))
+
+
+def _supported(gate: Gate, allowed: Bools) -> Bools:
     """Allowed plans with support; where constraints leave none, what they leave is all there is."""
+    if gate.default < 0:
+        return allowed
     supported = allowed & gate.supported()
-    return torch.where(supported.any(1, keepdim=True), supported, allowed)
+    return np.where(supported.any(1, keepdims=True), supported, allowed)
 
 
-def frontier(score: Tensor, cost: Tensor, allowed: Tensor, k: int) -> list[int]:
+def frontier(score: Floats32, cost: Floats32, allowed: Bools, k: int) -> list[int]:
     """Up to k plans that no other plan beats on both counts, cheapest first: (C,) each.
 
     Plans of unknown cost take part only where no allowed plan has a known one.
@@ -263,5 +289,4 @@ def frontier(score: Tensor, cost: Tensor, allowed: Tensor, k: int) -> list[int]:
             best = scores[i]
     if len(kept) <= k:
         return kept
-    picks = torch.linspace(0, len(kept) - 1, k).round().long().tolist()
-    return [kept[i] for i in picks]
+    return [kept[i] for i in np.linspace(0, len(kept) - 1, k).round().astype(int).tolist()]

@@ -13,7 +13,8 @@ from masrouter.candidates import Candidates, KernelWeights, plan_feature_width, 
 from masrouter.catalog import Catalog
 from masrouter.encoder import HashingEncoder
 from masrouter.errors import CatalogError, PlanError
-from masrouter.features import STATISTICS, QueryFeatures, text_statistics
+from masrouter.features import STATISTICS, text_statistics
+from masrouter.query_features import QueryFeatures
 from masrouter.types import Agent, Plan
 
 ENCODER = HashingEncoder(32)

@@ -14,12 +14,15 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from masrouter.candidates import Candidates
+from masrouter.cascade import Cascade
 from masrouter.catalog import Catalog
 from masrouter.controller import Controller
 from masrouter.encoder import HashingEncoder
 from masrouter.features import STATISTICS
-from masrouter.plan_space import PlanTree, plan_steps, stage_name
-from masrouter.types import Agent, Plan
+from masrouter.plan_space import PlanTree, plan_steps
+from masrouter.plan_steps import open_depths, stage_name
+from masrouter.scorer import Reading, Scores
+from masrouter.types import Agent, Plan, StageProbabilities
 
 DIMENSION = 16
 ROLES = (None, "coder", "critic")
@@ -70,6 +73,41 @@ def tree_of(controller: Controller, plans: list[Plan] | tuple[Plan, ...]) -> Pla
     return PlanTree.build(controller.candidates.index_plans(plans), controller.sizes)
 
 
+class Paths:
+    """A scorer of which only the cascade is asked."""
+
+    backend, rows = "test", 256
+
+    def __init__(self, controller: Controller, plans: list[Plan] | tuple[Plan, ...]) -> None:
+        self.controller = controller
+        self.steps = controller.candidates.names.steps(plans)
+        self.depths = open_depths(self.steps)
+        self.prepared = controller.prepare()
+
+    def read(self, *_: object) -> Reading:
+        raise AssertionError
+
+    def score(self, *_: object) -> Scores:
+        raise AssertionError
+
+    def logits(self, state: np.ndarray, steps: np.ndarray) -> dict[int, np.ndarray]:
+        found = self.controller.path_logits(
+            torch.from_numpy(state), self.prepared, torch.from_numpy(steps), self.depths
+        )
+        return {depth: part.numpy() for depth, part in zip(self.depths, found, strict=True)}
+
+
+def cascade_of(controller: Controller, plans: list[Plan] | tuple[Plan, ...]) -> Cascade:
+    paths = Paths(controller, plans)
+    return Cascade(paths.steps, paths)
+
+
+def flat(stages: StageProbabilities) -> list[float]:
+    """In the order of the cascade."""
+    seats = zip(stages.roles, stages.models, strict=True)
+    return [stages.topology, stages.count, *(p for seat in seats for p in seat)]
+
+
 some = st.lists(st.sampled_from(PLANS), min_size=1, max_size=40, unique=True)
 
 
@@ -110,19 +148,31 @@ def test_stages_add_up_to_the_plan_and_each_is_a_distribution_over_allowed_choic
 
 
 @settings(max_examples=40, deadline=None)
-@given(some, st.randoms(use_true_random=False))
-def test_the_stages_of_one_plan_are_those_of_all_plans(
-    controller: Controller, plans: list[Plan], random: Random
+@given(some, some, st.randoms(use_true_random=False))
+def test_the_stages_of_one_plan_are_those_of_the_tree_of_what_is_allowed(
+    controller: Controller, plans: list[Plan], forbidden: list[Plan], random: Random
 ) -> None:
-    """The short cut for chosen plans, each query with its own."""
+    """Routing follows one path a query; the tree of training visits all."""
+    allowed = [plan for plan in plans if plan not in forbidden] or plans
+    state = states(controller, 5)
+    tree = tree_of(controller, allowed)
+    every = controller.stage_log_probabilities(state, controller.prepare(), tree).exp()
+    at = [random.randrange(len(allowed)) for _ in range(5)]
+    mask = np.tile([plan in allowed for plan in plans], (5, 1))
+    chosen = np.array([plans.index(allowed[i]) for i in at])
+    found = cascade_of(controller, plans).stages(state.numpy(), mask, chosen)
+    for row, (i, stages) in enumerate(zip(at, found, strict=True)):
+        size = 2 + 2 * len(allowed[i].agents)
+        np.testing.assert_allclose(flat(stages), every[row, i, :size], atol=1e-12)
+
+
+@given(some)
+def test_the_open_stages_are_those_at_which_the_tree_leaves_a_choice(
+    controller: Controller, plans: list[Plan]
+) -> None:
     tree = tree_of(controller, plans)
-    state, prepared = states(controller, 5), controller.prepare()
-    at = torch.tensor([random.randrange(len(plans)) for _ in range(5)])
-    every = controller.stage_log_probabilities(state, prepared, tree)
-    torch.testing.assert_close(
-        controller.path_log_probabilities(state, prepared, tree, at),
-        every[torch.arange(5), at],
-    )
+    left = [depth for depth, level in enumerate(tree.levels) if not level.forced]
+    assert list(open_depths(controller.candidates.names.steps(plans))) == left
 
 
 def test_a_tree_follows_its_plans_and_masks_all_else(controller: Controller) -> None:
@@ -165,30 +215,37 @@ def test_greedy_takes_the_likeliest_choice_at_every_stage(
         assert greedy[row].tolist() == tree.steps[alive[0]].tolist()
 
 
-def test_a_draw_carries_the_probability_that_the_tree_gives_it(controller: Controller) -> None:
-    plans = list(PLANS[::7])
-    tree = tree_of(controller, plans)
-    state, prepared = states(controller, 50), controller.prepare()
-    generator = torch.Generator().manual_seed(1)
-    drawn = controller.sample(state, prepared, tree, generator)
-    stages = controller.stage_log_probabilities(state, prepared, tree)
-    rows = [tuple(row) for row in tree.steps.tolist()]
-    picked = [rows.index(tuple(steps)) for steps in drawn.steps.tolist()]
-    assert len(set(picked)) > 5
-    expected = stages[torch.arange(50), picked]
-    torch.testing.assert_close(drawn.log_probabilities, expected)
+@settings(max_examples=20, deadline=None)
+@given(some, st.randoms(use_true_random=False))
+def test_a_draw_is_allowed_and_carries_the_probability_that_the_tree_gives_it(
+    controller: Controller, plans: list[Plan], random: Random
+) -> None:
+    state = states(controller, 20)
+    mask = np.array([[random.random() < 0.6 for _ in plans] for _ in range(20)])
+    mask[:, random.randrange(len(plans))] = True
+    cascade = cascade_of(controller, plans)
+    stages, drawn = cascade.draw(state.numpy(), mask, np.random.default_rng(1))
+    for row, plan in enumerate(drawn):
+        assert mask[row, plan]
+        allowed = [p for p, ok in zip(plans, mask[row], strict=True) if ok]
+        every = controller.stage_log_probabilities(
+            state[row : row + 1], controller.prepare(), tree_of(controller, allowed)
+        )
+        size = 2 + 2 * len(plans[plan].agents)
+        expected = every[0, allowed.index(plans[plan]), :size].exp()
+        np.testing.assert_allclose(flat(stages[row]), expected, atol=1e-12)
 
 
 def test_draws_are_as_frequent_as_they_are_probable(controller: Controller) -> None:
     plans = list(PLANS[:8]) + list(PLANS[20:100:9])
+    state, n = states(controller, 1), 4000
+    everything = np.ones((n, len(plans)), dtype=bool)
+    _, drawn = cascade_of(controller, plans).draw(
+        state.expand(n, -1).numpy(), everything, np.random.default_rng(0)
+    )
+    count = np.bincount(drawn, minlength=len(plans))
     tree = tree_of(controller, plans)
-    state, prepared = states(controller, 1), controller.prepare()
-    n = 4000
-    generator = torch.Generator().manual_seed(0)
-    drawn = controller.sample(state.expand(n, -1), prepared, tree, generator)
-    rows = {tuple(row): i for i, row in enumerate(tree.steps.tolist())}
-    count = np.bincount([rows[tuple(s)] for s in drawn.steps.tolist()], minlength=len(plans))
-    p = controller.log_probabilities(state, prepared, tree)[0].exp().numpy()
+    p = controller.log_probabilities(state, controller.prepare(), tree)[0].exp().numpy()
     rare = p * n < 5
     observed = [*count[~rare], count[rare].sum()]
     expected = [*(p[~rare] * n), p[rare].sum() * n]
@@ -198,15 +255,14 @@ def test_draws_are_as_frequent_as_they_are_probable(controller: Controller) -> N
     assert chisquare(observed, np.array(expected) / sum(expected) * sum(observed)).pvalue > 0.001
 
 
-def test_the_same_generator_state_draws_the_same(controller: Controller) -> None:
-    tree = tree_of(controller, PLANS)
-    state, prepared = states(controller, 20), controller.prepare()
+def test_the_same_seed_draws_the_same(controller: Controller) -> None:
+    cascade, state = cascade_of(controller, PLANS), states(controller, 20).numpy()
+    everything = np.ones((20, len(PLANS)), dtype=bool)
     one, two, other = (
-        controller.sample(state, prepared, tree, torch.Generator().manual_seed(seed)).steps
-        for seed in (3, 3, 4)
+        cascade.draw(state, everything, np.random.default_rng(seed))[1] for seed in (3, 3, 4)
     )
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
+    assert one == two
+    assert one != other
 
 
 def model_distribution(controller: Controller, prefix: tuple[Agent, ...], role: str) -> Tensor:

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from masrouter.candidates import Candidates
 from masrouter.catalog import Catalog
@@ -141,7 +140,7 @@ def test_a_row_without_propensity_spoils_nothing(outcomes_of: OutcomesOf) -> Non
         outcomes_of(score, cost, texts=grid.queries, kind=LogKind.RANDOMISED, propensity=propensity)
     )
     for name in ("mean_score", "mean_cost", "mean_utility"):
-        assert torch.isfinite(getattr(gate, name)).all(), name
+        assert np.isfinite(getattr(gate, name)).all(), name
     assert all(math.isfinite(node.gain) for node in gate.nodes)
 
 
@@ -213,10 +212,10 @@ def hand_made() -> Gate:
     heads = {0.0: 2, 1.0: FIXED, 100.0: 0}
     return Gate(
         nodes=tuple(GateNode(weight, head, 0.1, 0.02) for weight, head in heads.items()),
-        mean_score=torch.tensor([0.5, 0.9, nan]),
-        mean_cost=torch.tensor([0.001, 0.1, nan]),
-        mean_utility=torch.tensor([[0.5, 0.9, nan], [0.49, 0.8, nan], [0.3, nan, nan]]),
-        runs=torch.tensor([10.0, 20.0, 0.0]),
+        mean_score=np.array([0.5, 0.9, nan]),
+        mean_cost=np.array([0.001, 0.1, nan]),
+        mean_utility=np.array([[0.5, 0.9, nan], [0.49, 0.8, nan], [0.3, nan, nan]]),
+        runs=np.array([10.0, 20.0, 0.0]),
         pessimism=0.5,
         default=1,
     )
@@ -249,24 +248,24 @@ def test_what_is_known_without_reading_the_query() -> None:
 def test_the_gate_is_read_back_from_json_and_tensors() -> None:
     gate = hand_made()
     tensors = gate.tensors()
-    assert all(torch.isfinite(t.float()).all() for t in tensors.values())  # files hold no NaN
+    assert all(np.isfinite(t).all() for t in tensors.values())  # files hold no NaN
     again = Gate.from_state(json.loads(json.dumps(gate.config())), tensors)
     assert (again.nodes, again.pessimism, again.default) == (gate.nodes, 0.5, 1)
     for name in ("mean_score", "mean_cost", "mean_utility", "runs"):
-        torch.testing.assert_close(getattr(again, name), getattr(gate, name), equal_nan=True)
+        np.testing.assert_array_equal(getattr(again, name), getattr(gate, name))
 
 
 def test_the_best_available_plan_is_chosen_even_if_little_is_known_of_it() -> None:
     nan = math.nan
-    utility = torch.tensor([[0.9, 0.5, 0.5], [0.1, nan, nan], [nan, nan, -math.inf], [nan, 0.2, 1]])
-    available = torch.tensor([[0, 1, 1], [0, 1, 1], [0, 0, 1], [1, 1, 0]], dtype=torch.bool)
+    utility = np.array([[0.9, 0.5, 0.5], [0.1, nan, nan], [nan, nan, -math.inf], [nan, 0.2, 1]])
+    available = np.array([[0, 1, 1], [0, 1, 1], [0, 0, 1], [1, 1, 0]], dtype=bool)
     assert choose(utility, available).tolist() == [1, 1, 2, 1]
     # The first of what is available, never something that is not.
 
 
 def test_support_is_asked_for_on_observational_logs_only() -> None:
-    gate = replace(hand_made(), runs=torch.tensor([3000.0, 19.0, 0.0]))
+    gate = replace(hand_made(), runs=np.array([3000.0, 19.0, 0.0]))
     assert gate.supported().tolist() == [True, False, False]
     assert replace(gate, default=-1).supported().all()
-    small = replace(gate, runs=torch.tensor([100.0, 2.0, 0.0]))
+    small = replace(gate, runs=np.array([100.0, 2.0, 0.0]))
     assert small.supported().tolist() == [True, True, False]

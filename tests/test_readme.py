@@ -1,7 +1,8 @@
 """The documents tell the truth: code runs, commands parse, what is named exists.
 
 The README's Python may use `my_logs/` and `checkpoints/mine`: both are made here first, of a
-synthetic world. It may use `data/` as it is.
+synthetic world. It may use `data/` and `checkpoints/default` as they are, and ask the server that
+it believes at SERVER for sums.
 """
 
 from __future__ import annotations
@@ -17,20 +18,25 @@ from typing import Any
 
 import pytest
 import typer
+from tests.server.serving import running, sums
 
-from masrouter import read_logs
+from masrouter import Router, read_logs
 from masrouter.cli import build_app
 from masrouter.llms import Providers
+from masrouter.llms.simulated import SimulatedProvider
+from masrouter.server import Service
 from masrouter_train import ControllerConfig, TrainConfig, fit
 from masrouter_train.synthetic import write_world
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
-FOLDERS = ("data", "training", "checkpoints", "tests/benchmarks")
+FOLDERS = ("data", "training", "checkpoints", "examples", "tests/benchmarks")
 DOCUMENTS += [ROOT / folder / "README.md" for folder in FOLDERS]
 SHELLS = {"bash", "sh", "shell", "console"}
-MADE_BY_THE_READER = ("checkpoints/mine",)
+NO_FILES = ("checkpoints/mine", "checkpoints/next", "masrouter/auto", "masrouter/cheap")
+"""What the reader makes, and names of models."""
+SERVER = "http://127.0.0.1:8484"
 
 SAMPLE = """# A sample
 
@@ -127,7 +133,7 @@ def missing(markdown: str, folder: Path = ROOT) -> list[str]:
         if entry.is_dir() and entry.name not in {".git", ".venv", "runs"}
     )
     for path in re.findall(rf"(?<![\w/.-])(?:{tops})/[\w./-]*\w", markdown):
-        if not path.startswith(MADE_BY_THE_READER) and not (ROOT / path).exists():
+        if not path.startswith(NO_FILES) and not (ROOT / path).exists():
             lost.append(path)
     return lost
 
@@ -230,7 +236,12 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     write_world("my_logs", "grid", 60, 0)
     quick = TrainConfig(encoder="hashing-64", controller=ControllerConfig(epochs=2))
     fit(read_logs("my_logs/"), quick).save_pretrained("checkpoints/mine")
-    run_python(markdown, README)
+    Path("checkpoints/default").symlink_to(ROOT / "checkpoints/default")
+    router = Router.from_pretrained("checkpoints/default")
+    service = Service(router, llm=SimulatedProvider(sums(count=20)))
+    with running(service) as server:
+        assert SERVER in markdown
+        run_python(markdown.replace(SERVER, server.base_url), README)
 
 
 def test_the_provider_file_of_the_readme_is_one(tmp_path: Path) -> None:

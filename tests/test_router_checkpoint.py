@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,7 +123,8 @@ def gone(*path: str | int) -> Forge:
 
 def tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Forge:
     def forge(data: CheckpointData) -> None:
-        data.tensors[name] = change(data.tensors[name]).contiguous()
+        changed = change(torch.from_numpy(data.tensors[name]))
+        data.tensors[name] = changed.contiguous().numpy()
 
     return forge
 
@@ -238,8 +240,8 @@ FORGERIES: dict[str, Forge] = {
     "known is a number": tensor("gate.mean_score_known", lambda t: t.float()),
     "a tensor is missing": lambda d: d.tensors.pop("controller.position"),
     "a gate tensor is missing": lambda d: d.tensors.pop("gate.runs"),
-    "a tensor too many": lambda d: d.tensors.update(secret=torch.zeros(3)),
-    "a critic tensor too many": lambda d: d.tensors.update({"critic.secret": torch.zeros(3)}),
+    "a tensor too many": lambda d: d.tensors.update(secret=np.zeros(3)),
+    "a critic tensor too many": lambda d: d.tensors.update({"critic.secret": np.zeros(3)}),
     "no calibration": lambda d: d.calibration.pop("platt"),
     "a pair too few": lambda d: d.calibration["platt"].pop(),
     "a pair of three": platt([1.0, 0.0, 0.0]),

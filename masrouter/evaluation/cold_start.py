@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from masrouter.catalog import Catalog, ModelEntry
 from masrouter.errors import EvaluationError
@@ -286,15 +285,13 @@ class _Curve:
         self.log_loss[stage, test] = measured.log_loss
         self.by_fold[stage].append((measured.plan_error, measured.covered))
 
-    @torch.inference_mode()
     def _measure(self, router: Router, test: Ints, x: Embeddings) -> _Measured:
         state = router.state
         statistics = text_statistics([self.outcomes.queries[i] for i in test])
-        phi = state.critic.phi(torch.from_numpy(x[test]), torch.from_numpy(statistics))
         position = {plan: i for i, plan in enumerate(router.plans)}
         mine = [plan for plan in self.outcomes.plans if plan in position]
         columns = np.array([self.outcomes.plans.index(plan) for plan in mine])  # (C,)
-        order = torch.tensor([position[plan] for plan in mine])
+        order = np.array([position[plan] for plan in mine])
         utility = np.full((len(self.weights), len(test)), np.nan)
         taken = np.full(utility.shape, np.nan)
         visible = np.flatnonzero(~self.hidden)
@@ -303,10 +300,10 @@ class _Curve:
             rows = np.flatnonzero(np.isfinite(realised[:, visible]).any(axis=1))
             if len(rows) == 0:
                 continue
-            available = torch.zeros(len(rows), len(router.plans), dtype=torch.bool)
-            available[:, order] = torch.from_numpy(np.isfinite(realised[rows][:, columns]))
-            expected = router.expect(phi[rows], weight)
-            chosen = decide(expected, state.gate, available).numpy()
+            available = np.zeros((len(rows), len(router.plans)), dtype=np.bool_)
+            available[:, order] = np.isfinite(realised[rows][:, columns])
+            expected = router.expect(x[test][rows], statistics[rows], weight)
+            chosen = decide(expected, state.gate, available)
             at = np.array([self.outcomes.plans.index(router.plans[i]) for i in chosen])
             utility[w, rows] = realised[rows, at]
             taken[w, rows] = self.hidden[at]
@@ -314,10 +311,10 @@ class _Curve:
         plans = [self.outcomes.plans[i] for i in self.added]
         if not set(plans) <= set(position):
             return _Measured(utility, taken, squared, log_loss, math.nan, math.nan)
-        expected = router.expect(phi, 0.0)
-        at_model = torch.tensor([position[plan] for plan in plans])
+        expected = router.expect(x[test], statistics, 0.0)
+        at_model = np.array([position[plan] for plan in plans])
         p, low, high = (
-            state.calibrate(values[:, at_model], expected.head).numpy().astype(np.float64)
+            state.calibrate(values[:, at_model], expected.head).astype(np.float64)
             for values in (
                 expected.score,
                 expected.score - Z95 * expected.score_error,

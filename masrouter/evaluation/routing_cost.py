@@ -6,11 +6,11 @@ Not here: what the chosen team takes.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from masrouter.encoder import Encoder
@@ -60,12 +60,8 @@ def measure_routing(
     """Route every text once. `encoder` must not remember texts, or there is nothing to measure."""
     if not texts:
         raise EvaluationError("measuring what routing takes needs at least one query")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # waiting threads would count as work
-    try:
+    with _one_thread(router):  # waiting threads would count as work
         encode, decide = _measure(router, encoder, texts)
-    finally:
-        torch.set_num_threads(threads)
     return RoutingCost(
         encoder=encoder.identity,
         queries=len(texts),
@@ -77,11 +73,27 @@ def measure_routing(
     )
 
 
+@contextmanager
+def _one_thread(router: Router) -> Iterator[None]:
+    """Of torch, where that runs the networks: exported ones use one anyway."""
+    if router.backend != "torch":
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _measure(
     router: Router, encoder: Encoder, texts: Sequence[str]
 ) -> tuple[list[float], list[float]]:
     ready = _Encoded(encoder.identity, encoder.dimension, encoder.encode([texts[0]]))
-    deciding = Router(router.state, ready)
+    deciding = router.with_encoder(ready)
     deciding.route(texts[0])  # the first call fills caches
     encode: list[float] = []
     decide: list[float] = []

@@ -108,7 +108,7 @@ class Service:
         """
         # Concurrent queries share forwards, and a repeated text is embedded once.
         self._memo = MemoEncoder(BatchingEncoder(router.encoder))
-        self.router = Router(router.state, self._memo, checkpoint=router.checkpoint)
+        self.router = router.with_encoder(self._memo)
         self.llm = llm
         self.settings = settings or ServerSettings()
         self.catalog = catalog or Catalog.default()

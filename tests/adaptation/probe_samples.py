@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
+import numpy as np
 
 from masrouter.gate import FIXED
 from masrouter.router import Router
@@ -30,13 +30,10 @@ def probes(
     ]  # fmt: skip
 
 
-def raw(router: Router, texts: Sequence[str], cost_weight: float = 0.0) -> dict[Plan, torch.Tensor]:
+def raw(router: Router, texts: Sequence[str], cost_weight: float = 0.0) -> dict[Plan, np.ndarray]:
     """Score, its error, cost and its factor of every plan on the texts: (4, B)."""
-    with torch.inference_mode():
-        embeddings, statistics = router.read(texts)
-        phi = router.state.critic.phi(embeddings, statistics)
-        e = router.expect(phi, cost_weight)
-    parts = torch.stack([e.score, e.score_error, e.cost, e.cost_factor])  # (4, B, C)
+    e = router.expect(*router.read(texts), cost_weight)
+    parts = np.stack([e.score, e.score_error, e.cost, e.cost_factor])  # (4, B, C)
     return {plan: parts[:, :, i] for i, plan in enumerate(router.plans)}
 
 

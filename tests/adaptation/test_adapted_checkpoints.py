@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.adaptation.probe_samples import NEW, QUERY, SOLO, probes
@@ -84,7 +85,8 @@ def set_tensor(
     name: str, change: Callable[[torch.Tensor], torch.Tensor]
 ) -> Callable[[CheckpointData], object]:
     def forge(data: CheckpointData) -> None:
-        data.tensors[name] = change(data.tensors[name]).contiguous()
+        changed = change(torch.from_numpy(data.tensors[name]))
+        data.tensors[name] = changed.contiguous().numpy()
 
     return forge
 
@@ -115,7 +117,7 @@ FORGERIES: dict[str, Callable[[CheckpointData], object]] = {
     "very many probes": set_tensor("additions.0.phi", lambda t: t[:1].expand(2_000, -1)),
     "features of another width": set_tensor("additions.0.mean_phi", lambda t: t[:-1]),
     "a tensor is missing": lambda d: d.tensors.pop("additions.0.query"),
-    "a tensor too many": lambda d: d.tensors.update({"additions.9.query": torch.zeros(3)}),
+    "a tensor too many": lambda d: d.tensors.update({"additions.9.query": np.zeros(3)}),
 }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from masrouter import Router
@@ -98,11 +97,9 @@ def coverage(
         available = np.zeros((len(texts), len(world.plans)), dtype=bool)
         available[:, chooser.columns] = True
         chosen = chooser.choose(Queries(texts, embeddings), weight, available)
-        with torch.inference_mode():
-            features, statistics = router.read(texts)
-            expected = router.expect(router.state.critic.phi(features, statistics), weight)
+        expected = router.expect(*router.read(texts), weight)
         q = np.zeros((len(texts), len(world.plans)))
-        q[:, chooser.columns] = (expected.score - weight * expected.cost).numpy()
+        q[:, chooser.columns] = expected.score - weight * expected.cost
         logged = position[outcomes.plan]
         rows = np.arange(len(texts))
         reward = outcomes.score - weight * outcomes.cost

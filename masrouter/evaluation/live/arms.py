@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from masrouter.outcomes import Floats
 from masrouter.router import Router
@@ -28,10 +27,10 @@ def best_fixed_plan(
 
     max_cost_usd: of the plan's mean cost; None where no plan keeps to it.
     """
-    allowed = torch.tensor([plan in plans for plan in router.plans])
+    allowed = np.array([plan in plans for plan in router.plans])
     if max_cost_usd is not None:
-        allowed &= torch.from_numpy(_mean_costs(router) <= max_cost_usd)
-    if not bool(allowed.any()):
+        allowed &= _mean_costs(router) <= max_cost_usd
+    if not allowed.any():
         return None
     return router.plans[int(safe_plans(router.state.gate, cost_weight, allowed[None])[0])]
 
@@ -50,15 +49,13 @@ def cheapest_single_agent(router: Router, plans: Sequence[Plan]) -> Plan | None:
 def expected_costs(router: Router, queries: Sequence[str], cost_weight: float) -> Floats:
     """US dollars of each of the router's plans on each query as its critic expects: (n, C)."""
     parts = []
-    with torch.inference_mode():
-        for start in range(0, len(queries), ROWS):
-            embeddings, statistics = router.read(queries[start : start + ROWS])
-            phi = router.state.critic.phi(embeddings, statistics)
-            parts.append(router.expect(phi, cost_weight).cost.double().numpy())
-    return np.concatenate(parts)
+    for start in range(0, len(queries), ROWS):
+        embeddings, statistics = router.read(queries[start : start + ROWS])
+        parts.append(router.expect(embeddings, statistics, cost_weight).cost)
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _mean_costs(router: Router) -> Floats:
     """Of the logs, at today's prices: (C,); NaN where unknown."""
-    costs: Floats = (router.state.gate.mean_cost * router.state.price_ratio()).double().numpy()
-    return costs
+    costs = router.state.gate.mean_cost * router.state.price_ratio()
+    return costs.astype(np.float64)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from masrouter.encoder import Encoder
@@ -225,10 +224,8 @@ def _expect_logged(
     out: Floats,
 ) -> None:
     """Fill (2, n) with what the critic expects of the plans that ran on the queries `part`."""
-    with torch.inference_mode():
-        embeddings, statistics = router.read([traffic.texts[i] for i in part])
-        phi = router.state.critic.phi(embeddings, statistics)
-        predictions = Predictions(router.state, router.expect(phi, weight))
+    embeddings, statistics = router.read([traffic.texts[i] for i in part])
+    predictions = Predictions(router.state, router.expect(embeddings, statistics, weight))
     for row, i in enumerate(part):
         for run in by_query[i]:
             plan = int(position[traffic.plan[run]])
