@@ -13,6 +13,7 @@ from masrouter import (
     cli_catalog,
     cli_collect,
     cli_export,
+    cli_exported,
     cli_logs,
     cli_problems,
     cli_replay,
@@ -55,6 +56,7 @@ def build_app() -> typer.Typer:
     app.command("replay")(cli_replay.replay_command)
     app.command("collect")(cli_collect.collect_command)
     app.add_typer(cli_collect.app, name="collection")
+    app.command("optimize")(cli_exported.optimize)
     app.command("serve")(cli_serve.serve_command)
     app.add_typer(cli_serve.served_app, name="served")
     app.add_typer(cli_problems.app, name="problems")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from masrouter.cli_options import Checkpoint
-from masrouter.encoder_export_files import PRECISIONS
+from masrouter.encoder.export_files import PRECISIONS
 from masrouter.errors import ConfigError
 from masrouter.exported import BACKENDS
 from masrouter.exporting import ExportReport

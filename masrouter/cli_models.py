@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from masrouter.catalog import Catalog
-from masrouter.embedding_cache import EmbeddingCache
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.errors import CallError, ConfigError
 from masrouter.llms import Providers
 from masrouter.llms.simulated import SimulatedProvider

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from masrouter.errors import ConfigError
+from masrouter.loading import BACKENDS, Backend
+
 LogPaths = Annotated[
     list[Path], typer.Option("--logs", "-l", help="Log files or folders (repeat the option).")
 ]
@@ -33,5 +36,21 @@ Topologies = Annotated[
     list[str] | None,
     typer.Option("--topology", help="Only these topologies (repeat the option)."),
 ]
+RunBy = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="What runs encoder and networks: torch; onnx or openvino, which are faster and need "
+        "no torch where `masrouter optimize` has been run.",
+    ),
+]
 CatalogPaths = Annotated[list[Path] | None, typer.Option(help="YAML files with today's prices.")]
 Strict = Annotated[bool, typer.Option(help="Stop at the first bad row.")]
+
+
+def as_backend(name: str) -> Backend:
+    """What `--backend` names; raises ConfigError where it is none."""
+    for backend in BACKENDS:
+        if backend == name:
+            return backend
+    raise ConfigError(f"--backend: expected {', '.join(BACKENDS)}, got {name!r}")

@@ -26,8 +26,8 @@ from masrouter.cli_options import (
     Topologies,
     Willingness,
 )
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.errors import EvaluationError
 from masrouter.evaluation.replay import Limits, replay
 from masrouter.evaluation.replay.report import WIDTH, print_replay, to_markdown

@@ -21,8 +21,10 @@ from masrouter.cli_options import (
     MaxAgents,
     MaxCost,
     Models,
+    RunBy,
     Topologies,
     Willingness,
+    as_backend,
 )
 from masrouter.errors import RoutingError
 from masrouter.reporting.query_page import write_query_page
@@ -49,6 +51,7 @@ def route(
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the draw.")] = None,
     catalog: CatalogPaths = None,
+    backend: RunBy = "torch",
     explain: Annotated[bool, typer.Option(help="Show every plan's figures.")] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write why these teams, drawn, as one HTML file.")
@@ -63,10 +66,14 @@ def route(
     masrouter route -c checkpoints/mine "Write a function that merges two sorted lists"
     masrouter route -c mine/ --max-cost-usd 0.002 --exclude-model gpt-4 "Summarise this: ..."
     masrouter route -c mine/ --report why.html "Prove that ..."
-    cat queries.txt | masrouter route -c mine/ --json -
+    cat queries.txt | masrouter route -c mine/ --backend onnx --json -
     """
     texts = _read(queries or [])
-    router = Router.from_pretrained(checkpoint, catalog=Catalog.load(*catalog) if catalog else None)
+    router = Router.from_pretrained(
+        checkpoint,
+        backend=as_backend(backend),
+        catalog=Catalog.load(*catalog) if catalog else None,
+    )
     options = {
         "cost_weight": cost_weight,
         "willingness_to_pay": willingness_to_pay,

@@ -32,8 +32,8 @@ from masrouter.checkpoint_folder import (
     sync_folder,
     write_file,
 )
-from masrouter.embedding_cache import cache_folder
-from masrouter.encoder_onnx_file import check_onnx
+from masrouter.encoder.embedding_cache import cache_folder
+from masrouter.encoder.onnx_file import check_onnx
 from masrouter.errors import CheckpointError, EncoderError
 from masrouter.router_checks import Fields
 

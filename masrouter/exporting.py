@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from masrouter.checkpoint import CheckpointPlace
-from masrouter.embedding_cache import FloatArray
 from masrouter.encoder import (
     Encoder,
     ExportedEncoder,
     SentenceTransformerEncoder,
     load_encoder,
 )
-from masrouter.encoder_export import missing_to_export
-from masrouter.encoder_export_files import Precision
+from masrouter.encoder.embedding_cache import FloatArray
+from masrouter.encoder.export import missing_to_export
+from masrouter.encoder.export_files import Precision
 from masrouter.errors import CheckpointError, EncoderError
 from masrouter.exported import (
     ENCODER,

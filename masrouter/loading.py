@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from masrouter.checkpoint import LoadedCheckpoint
 from masrouter.encoder import Encoder, load_encoder
-from masrouter.encoder_export import missing_to_export
+from masrouter.encoder.export import missing_to_export
 from masrouter.errors import CheckpointError, EncoderError
 from masrouter.exported import ENCODER, ExportBackend, export_places, find_export, read_export
 from masrouter.router_checks import refusing

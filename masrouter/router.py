@@ -27,7 +27,7 @@ from masrouter.checkpoint import (
 )
 from masrouter.deciding import Decider, Request
 from masrouter.encoder import Encoder
-from masrouter.encoder_memo import MemoEncoder
+from masrouter.encoder.memo import MemoEncoder
 from masrouter.errors import CheckpointError, RoutingError
 from masrouter.explanation import Explanation
 from masrouter.features import text_statistics
@@ -55,7 +55,7 @@ from masrouter.types import LogRecord, Plan, RoutingDecision
 
 if TYPE_CHECKING:
     from masrouter.adaptation import Profile
-    from masrouter.encoder_export_files import Precision
+    from masrouter.encoder.export_files import Precision
     from masrouter.exported import ExportBackend
     from masrouter.exporting import ExportReport
     from masrouter.probes import Kind
@@ -199,7 +199,7 @@ class Router:
 
     def with_encoder(self, encoder: Encoder) -> Router:
         """The same router with another encoder of its kind, such as one that remembers texts
-        (`encoder_memo`) or embeds those of concurrent calls together (`encoder_batching`)."""
+        (`encoder.memo`) or embeds those of concurrent calls together (`encoder.batching`)."""
         if encoder.identity != self.encoder.identity:
             raise RoutingError(
                 f"encoder: expected {self.encoder.identity!r}, got {encoder.identity!r}"

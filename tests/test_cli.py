@@ -112,7 +112,7 @@ COMMANDS = sorted(commands(typer.main.get_command(cli.build_app())))
 def test_the_commands_are_these() -> None:
     assert {path[0] for path in COMMANDS} == {
         "logs", "catalog", "train", "evaluate", "synth", "route", "run", "collect", "collection",
-        "problems", "replay", "ablate", "export", "cold-start", "serve", "served",
+        "problems", "replay", "ablate", "export", "cold-start", "serve", "served", "optimize",
     }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from masrouter.embedding_cache import EmbeddingCache, FloatArray
+from masrouter.encoder.embedding_cache import EmbeddingCache, FloatArray
 
 MODEL = "a-model@0123456789abcdef"
 

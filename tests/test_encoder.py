@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import HashingEncoder, SentenceTransformerEncoder, load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.errors import EncoderError
 
 ROOT = Path(__file__).parents[1]
@@ -327,7 +327,7 @@ def test_a_cached_text_needs_no_model(encoder: SentenceTransformerEncoder, tmp_p
     np.testing.assert_allclose(first, encoder.encode(texts), atol=1e-6)
     script = (
         "import sys\n"
-        "from masrouter.embedding_cache import EmbeddingCache\n"
+        "from masrouter.encoder.embedding_cache import EmbeddingCache\n"
         "from masrouter.encoder import load_encoder\n"
         "encoder = load_encoder(cache=EmbeddingCache(sys.argv[1]))\n"
         "vectors = encoder.encode(['What is the capital of France?'])\n"

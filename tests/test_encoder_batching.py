@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masrouter.embedding_cache import FloatArray
 from masrouter.encoder import HashingEncoder
-from masrouter.encoder_batching import BatchingEncoder
+from masrouter.encoder.batching import BatchingEncoder
+from masrouter.encoder.embedding_cache import FloatArray
 from masrouter.errors import EncoderError
 
 PATIENCE = 20.0

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from tests.encoder_samples import WINDOW, write_tiny_model
 
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import ExportedEncoder, SentenceTransformerEncoder, load_encoder
-from masrouter.encoder_export import export_encoder, reference_texts
+from masrouter.encoder.embedding_cache import EmbeddingCache
+from masrouter.encoder.export import export_encoder, reference_texts
 from masrouter.errors import EncoderError
 
 pytest.importorskip("onnxruntime")

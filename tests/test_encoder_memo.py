@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masrouter.embedding_cache import FloatArray
 from masrouter.encoder import HashingEncoder
-from masrouter.encoder_memo import MemoEncoder, MemoStats
+from masrouter.encoder.embedding_cache import FloatArray
+from masrouter.encoder.memo import MemoEncoder, MemoStats
 from masrouter.errors import EncoderError
 
 

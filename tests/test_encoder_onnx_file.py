@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masrouter.encoder_onnx_file import check_onnx
+from masrouter.encoder.onnx_file import check_onnx
 from masrouter.errors import EncoderError
 
 onnx = pytest.importorskip("onnx")

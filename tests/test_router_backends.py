@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from masrouter import cli_exported, exported, exporting, loading
 from masrouter.encoder import HashingEncoder
-from masrouter.encoder_memo import MemoEncoder
+from masrouter.encoder.memo import MemoEncoder
 from masrouter.errors import CheckpointError, RoutingError
 from masrouter.exported import StaleExportError, read_export
 from masrouter.router import Router

@@ -142,7 +142,8 @@ def install_error_handlers(app: FastAPI) -> None:
     async def told(request: Request, error: Exception) -> JSONResponse:
         answer = as_api_error(error)
         if answer.code == "internal_error":
-            _log.error("%s %r failed", request.method, request.url.path, exc_info=error)
+            path = request.scope["path"]  # `request.url` fails at some Host headers
+            _log.error("%s %r failed", request.method, path, exc_info=error)
         return answer.response()
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:

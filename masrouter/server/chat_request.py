@@ -104,7 +104,7 @@ class ChatBody(Strict):
     """A chat completion request; see the module for what is honoured."""
 
     model: Name
-    messages: Annotated[list[MessageBody], Field(min_length=1)]
+    messages: Annotated[list[MessageBody], Field(min_length=1, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None

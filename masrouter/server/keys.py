@@ -30,6 +30,7 @@ ANONYMOUS = "anonymous"
 _LEAST = 16
 """Characters of a key: a short one could be guessed."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_DIGEST_OF_NOTHING = hashlib.sha256(b"").hexdigest()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
@@ -57,6 +58,12 @@ class KeyEntry:
                 f"sha256: of key {self.name!r}: expected 64 lower-case hex digits; "
                 "`masrouter serve --new-key NAME` prints the line to add"
             )
+        if self.sha256 == _DIGEST_OF_NOTHING:
+            # Whoever sends no key would have it.
+            raise ConfigError(
+                f"sha256: of key {self.name!r}: the hash of an empty text; "
+                "`masrouter serve --new-key NAME` prints a key and its hash"
+            )
         budget = self.budget_usd
         number = isinstance(budget, int | float) and not isinstance(budget, bool)
         if budget is not None and not (number and math.isfinite(budget) and budget >= 0):
@@ -83,7 +90,10 @@ def key_digest(key: str) -> str:
 
 
 def environment_entry(environment: Mapping[str, str]) -> KeyEntry | None:
-    """The key of MASROUTER_SERVER_KEY; raises ConfigError for one that could be guessed."""
+    """The key of MASROUTER_SERVER_KEY.
+
+    Raises ConfigError for one that could be guessed, or that no header could carry.
+    """
     key = environment.get(ENVIRONMENT_KEY)
     if not key:
         return None
@@ -91,6 +101,11 @@ def environment_entry(environment: Mapping[str, str]) -> KeyEntry | None:
         raise ConfigError(
             f"{ENVIRONMENT_KEY}: expected at least {_LEAST} characters, got {len(key)}; "
             "`masrouter serve --new-key NAME` prints a random key"
+        )
+    if not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise ConfigError(
+            f"{ENVIRONMENT_KEY}: expected printable ASCII without a space or line end around it, "
+            "as a header carries it"
         )
     return KeyEntry("environment", key_digest(key))
 

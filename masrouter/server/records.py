@@ -32,6 +32,8 @@ _MOST_AT_ONCE = 512
 _MOST_WAITING = 50_000
 _CLEAN_EVERY_S = 600.0
 _DAY_S = 86_400.0
+_ITS_OWN_FAULT = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, ValueError)
+"""What a job fails with that others in its transaction have no part in."""
 
 _log = logging.getLogger("masrouter.server")
 
@@ -293,7 +295,7 @@ class Records:
                 db.execute("SAVEPOINT job")
                 try:
                     job.result = job.work(db)
-                except (RecordsError, sqlite3.IntegrityError, sqlite3.DataError) as error:
+                except (RecordsError, *_ITS_OWN_FAULT) as error:
                     db.execute("ROLLBACK TO job")
                     known = isinstance(error, RecordsError)
                     job.error = error if known else RecordsError(f"cannot be kept: {error}")

@@ -97,7 +97,7 @@ class RoutingOptions(Strict):
 class DecisionRequest(Strict):
     """A query, or several, to be routed and not run."""
 
-    query: Query | Annotated[list[Query], Field(min_length=1)]
+    query: Query | Annotated[list[Query], Field(min_length=1, fail_fast=True)]
     options: RoutingOptions = RoutingOptions()
     explain: bool = False
     """Tell the figures of every plan."""

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 
 from masrouter.catalog import Catalog
-from masrouter.encoder_batching import BatchingEncoder
-from masrouter.encoder_memo import MemoEncoder, MemoStats
+from masrouter.encoder.batching import BatchingEncoder
+from masrouter.encoder.memo import MemoEncoder, MemoStats
 from masrouter.errors import ConfigError, PlanError
 from masrouter.explanation import PlanFigures
 from masrouter.llms import ChatModel, Providers
@@ -167,7 +167,12 @@ class Service:
                 lambda: self._kept_or_routed(query, kept, options, arguments)
             )
             self._record(query, served, caller, Origin(dataset, task), began)
-        if session is not None and not served.sticky:
+        # Of requests that began a session at once, the first to be decided names its team.
+        if (
+            session is not None
+            and not served.sticky
+            and self.sessions.get(caller.name, session) == kept
+        ):
             self.sessions.put(caller.name, session, served.plan)
         return served
 

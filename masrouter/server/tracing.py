@@ -22,6 +22,7 @@ from masrouter.errors import ConfigError
 from masrouter.types import Call, Plan, Run, Usage
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
 Attribute = str | int | float | bool | Sequence[str]
@@ -137,7 +138,7 @@ class Tracing:
             seat.end(began + round(max(_end(call) for call in calls) * _SECOND))
         whole.end(ended)
 
-    def _call(self, call: Call, began: int, context: object) -> None:
+    def _call(self, call: Call, began: int, context: Context | None) -> None:
         from opentelemetry.trace import SpanKind
 
         finish = {} if call.finish_reason is None else {"finish": call.finish_reason}

@@ -36,13 +36,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from masrouter import Router, read_logs
-from masrouter.embedding_cache import EmbeddingCache, FloatArray
 from masrouter.encoder import (
     Encoder,
     ExportedEncoder,
     SentenceTransformerEncoder,
     load_encoder,
 )
+from masrouter.encoder.embedding_cache import EmbeddingCache, FloatArray
 from masrouter.outcomes import Outcomes
 from masrouter_train.config import TrainConfig
 from masrouter_train.fit import fit
@@ -144,7 +144,7 @@ COLD = {
     ),
     "exported": (
         "from pathlib import Path\n"
-        "from masrouter.encoder_exported import ExportedEncoder\n"
+        "from masrouter.encoder.exported import ExportedEncoder\n"
         "ExportedEncoder(Path(sys.argv[1]), threads=1).encode(['Why?'])\n"
     ),
 }

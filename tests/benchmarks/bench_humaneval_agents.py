@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.evaluation import metrics
 from masrouter.evaluation.baselines import (
     BEST_FIXED,

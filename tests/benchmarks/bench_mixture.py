@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import Encoder, load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.evaluation import metrics
 from masrouter.evaluation.baselines import (
     BestFixedPlan,

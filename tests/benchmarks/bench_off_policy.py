@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.off_policy_world import Logging, OffPolicyWorld
 
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.evaluation.off_policy.policy_value import PolicyValue, estimate_policy
 from masrouter.evaluation.off_policy.rounds import LoggedRounds
 from masrouter_train.synthetic import SyntheticWorld

@@ -30,8 +30,8 @@ import torch
 from masrouter.candidates import Candidates
 from masrouter.catalog import Catalog
 from masrouter.controller import Controller
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import HashingEncoder, SentenceTransformerEncoder, load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.features import STATISTICS
 from masrouter.logs import read_logs
 from masrouter.outcomes import Outcomes

@@ -18,6 +18,7 @@ missed:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import shutil
@@ -38,8 +39,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from masrouter.encoder import Encoder, load_encoder
-from masrouter.encoder_memo import MemoEncoder
-from masrouter.encoder_weights import find_weights
+from masrouter.encoder.memo import MemoEncoder
+from masrouter.encoder.weights import find_weights
 from masrouter.exported import BACKENDS
 from masrouter.loading import Backend
 from masrouter.logs import read_logs
@@ -199,14 +200,15 @@ def speed(routers: Mapping[str, Router], queries: int) -> list[Target]:
 
 
 def real_queries(folder: Path, count: int) -> list[str]:
-    """Distinct queries of all log files, as many of each."""
-    files = sorted(folder.glob("*.parquet"))
+    """Distinct queries of all log files, drawn from each file in turn."""
     chance = random.Random(0)
-    found: dict[str, None] = {}
-    for file in files:
+    pools = []
+    for file in sorted(folder.glob("*.parquet")):
         texts = sorted(set(read_logs(file).table.column("query").to_pylist()))
         chance.shuffle(texts)
-        found |= dict.fromkeys(texts[: count // len(files) + 1])
+        pools.append(texts)
+    turns = itertools.zip_longest(*pools)
+    found = dict.fromkeys(text for turn in turns for text in turn if text is not None)
     return list(found)[:count]
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masrouter import Router
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import Encoder, load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.evaluation.learners import Queries
 from masrouter.evaluation.off_policy import dr, snips
 from masrouter.logs import Logs

@@ -8,6 +8,7 @@ import json
 import math
 import random
 import threading
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -16,12 +17,14 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from tests.server.serving import LOCAL, MakeService, RunningServer, ask, post
 
 from masrouter.errors import ConfigError
 from masrouter.router import Router
 from masrouter.server import Limits, Service
 from masrouter.server.api_errors import ApiError
+from masrouter.server.chat_request import ChatBody
 from masrouter.server.exploration import Explorer
 from masrouter.server.keys import KeyEntry, key_digest
 from masrouter.server.request_body import body_schema, parse_json
@@ -171,6 +174,33 @@ def test_a_session_keeps_its_first_plan_while_the_options_allow_it(
     assert fourth["sticky"]
 
 
+def test_of_requests_that_begin_a_session_at_once_the_first_names_its_team(
+    make_service: MakeService,
+) -> None:
+    service = make_service(exploration=1.0)
+    put: list[Plan] = []
+    keep = service.sessions.put
+
+    def kept(caller: str, session: str, plan: Plan) -> None:
+        put.append(plan)
+        keep(caller, session, plan)
+
+    service.sessions.put = kept  # type: ignore[method-assign]
+
+    async def work(client: httpx.AsyncClient) -> list[httpx.Response]:
+        asked = (client.post("/v1/decision", json={"query": QUERY}) for _ in range(16))
+        return [*await asyncio.gather(*asked), await client.post(
+            "/v1/decision", json={"query": QUERY}
+        )]  # fmt: skip
+
+    *first, later = ask(service, work, **{"x-masrouter-session": "s"})
+    plans = {json.dumps(reply.json()["plan"]) for reply in first}
+    assert len(plans) > 1  # they were under way together, and drew
+    assert len(put) == 1
+    assert later.json()["sticky"]
+    assert Plan.from_json(later.json()["plan"]) == put[0]
+
+
 def test_a_session_belongs_to_its_key_and_to_single_queries(make_service: MakeService) -> None:
     keys = tuple(KeyEntry(name, key_digest(name)) for name in ("ann", "bob"))
     service = make_service(keys=keys)
@@ -306,6 +336,29 @@ def test_hostile_bodies_are_refused_without_being_repeated(make_service: MakeSer
         assert error["type"] == "invalid_request_error"
         assert SECRET not in reply.text
         assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        (DecisionRequest, {"query": [1] * 20_000}),
+        (DecisionRequest, {"query": [""] * 20_000}),
+        (DecisionRequest, {"query": "q"} | {f"x{i}": 1 for i in range(20_000)}),
+        (ChatBody, {"model": "m", "messages": [1] * 20_000}),
+        (ChatBody, {"model": "m", "messages": [{"x": 1}] * 20_000}),
+    ],
+)
+def test_a_body_full_of_faults_is_not_read_to_its_end(model: type[BaseModel], data: Any) -> None:
+    # Faults take far more memory than the body that they are in, and the event loop waits.
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError) as refusal:
+            parse_json(json.dumps(data).encode(), model)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refusal.value.status == 400
+    assert most < 8_000_000  # the faults of all items are several times as much
 
 
 def test_messages_name_the_field(make_service: MakeService) -> None:

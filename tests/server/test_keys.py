@@ -129,6 +129,10 @@ def test_the_environment_may_hold_a_key_that_cannot_be_guessed() -> None:
     with pytest.raises(ConfigError, match="at least 16 characters, got 5") as refusal:
         environment_entry({"MASROUTER_SERVER_KEY": "short"})
     assert "short" not in str(refusal.value)
+    for unsent in (f"{KEY}\n", f" {KEY}", f"{KEY}-é"):
+        with pytest.raises(ConfigError, match="expected printable ASCII") as refusal:
+            environment_entry({"MASROUTER_SERVER_KEY": unsent})
+        assert KEY not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +143,7 @@ def test_the_environment_may_hold_a_key_that_cannot_be_guessed() -> None:
         ({"name": "anonymous"}, "take another name"),
         ({"sha256": KEY}, "expected 64 lower-case hex digits"),
         ({"sha256": key_digest(KEY).upper()}, "expected 64 lower-case hex digits"),
+        ({"sha256": key_digest("")}, "the hash of an empty text"),
         ({"budget_usd": -1}, "budget_usd: expected US dollars >= 0"),
         ({"budget_usd": float("nan")}, "budget_usd: expected US dollars >= 0"),
         ({"budget_usd": True}, "budget_usd: expected US dollars >= 0"),

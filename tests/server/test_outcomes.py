@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -348,6 +350,27 @@ def test_a_decision_that_cannot_be_recorded_is_counted(tmp_path: Path) -> None:
     assert records.lost == 1
     records.close()
     assert summary(tmp_path / "r.sqlite").decisions == 1
+
+
+def test_what_cannot_be_kept_takes_nothing_else_along(tmp_path: Path) -> None:
+    records = Records(tmp_path / "r.sqlite")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(_: sqlite3.Connection) -> None:
+        begun.set()
+        assert go_on.wait(20)
+
+    records._post(wait)
+    assert begun.wait(20)
+    records.add_decision(record("1"))  # from here on all is one transaction
+    beyond = Usage(2**70, 5, 0.1)
+    records.add_run("dec_1", replace(a_run(0.1), usage=beyond, agent_usage=(beyond,)))
+    records.add_decision(record("2"))
+    go_on.set()
+    records.flush()
+    assert records.lost == 1
+    records.close()
+    assert summary(tmp_path / "r.sqlite").decisions == 2
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:

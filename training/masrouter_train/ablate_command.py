@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from masrouter.catalog import Catalog
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.evaluation.crossval import cross_validate
 from masrouter.outcomes import Outcomes
 from masrouter_train.ablation import (

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 from masrouter.catalog import Catalog
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.evaluation.cold_start import PROBES, cold_start
 from masrouter.evaluation.cold_start_report import (
     cold_start_json,

@@ -32,8 +32,8 @@ from masrouter.cli_evaluate import (
     WillingnessToPay,
     evaluate_problems,
 )
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.errors import EvaluationError
 from masrouter.evaluation.baselines import BestFixedPlan, default_baselines
 from masrouter.evaluation.crossval import (

@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from masrouter.candidates import Candidates
 from masrouter.catalog import Catalog
 from masrouter.controller import Controller
-from masrouter.embedding_cache import EmbeddingCache
 from masrouter.encoder import Encoder, load_encoder
+from masrouter.encoder.embedding_cache import EmbeddingCache
 from masrouter.errors import ConfigError, TrainingError
 from masrouter.gate import FIXED, Gate
 from masrouter.logs import Logs

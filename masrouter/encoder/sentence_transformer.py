@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from masrouter.embedding_cache import EmbeddingCache, FloatArray
-from masrouter.encoder_weights import DEFAULT_ENCODER, EncoderWeights, find_weights
-from masrouter.encoder_windows import Reading, WindowedEncoder
+from masrouter.encoder.embedding_cache import EmbeddingCache, FloatArray
+from masrouter.encoder.weights import DEFAULT_ENCODER, EncoderWeights, find_weights
+from masrouter.encoder.windows import Reading, WindowedEncoder
 from masrouter.errors import EncoderError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masrouter.embedding_cache import FloatArray
-from masrouter.encoder import Encoder
-from masrouter.encoder_windows import readable
+from masrouter.encoder.load import Encoder
+from masrouter.encoder.embedding_cache import FloatArray
+from masrouter.encoder.windows import readable
 from masrouter.errors import EncoderError
 
 

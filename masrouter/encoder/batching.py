@@ -12,9 +12,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from masrouter.embedding_cache import FloatArray
-from masrouter.encoder import Encoder
-from masrouter.encoder_windows import readable
+from masrouter.encoder.load import Encoder
+from masrouter.encoder.embedding_cache import FloatArray
+from masrouter.encoder.windows import readable
 from masrouter.errors import EncoderError
 
 

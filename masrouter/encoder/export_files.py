@@ -7,7 +7,7 @@
 An export may come from a stranger. Sizes are bounded, each file is read once and what was hashed is
 what is used, nothing outside the folder is named, and a graph cannot loop. What hashes cannot say
 is whether the numbers are the model's: the manifest keeps the vector that torch gave `PROBE`, and
-loading compares. Not here: making an export (`encoder_export`), running it (`encoder_exported`).
+loading compares. Not here: making an export (`export`), running it (`exported`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
-from masrouter.embedding_cache import cache_folder
-from masrouter.encoder_onnx_file import check_onnx
+from masrouter.encoder.embedding_cache import cache_folder
+from masrouter.encoder.onnx_file import check_onnx
 from masrouter.errors import EncoderError
 
 Backend = Literal["onnx", "openvino"]

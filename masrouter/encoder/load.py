@@ -1,9 +1,4 @@
-"""Query text -> vector.
-
-Encoders stand behind one small protocol: `SentenceTransformerEncoder`, any sentence-transformers
-model with verified weights in torch; `ExportedEncoder`, the same model in a faster runtime and
-without torch; and `HashingEncoder`, which needs no model at all. `load_encoder` makes each from its
-name. No text is ever cut off silently.
+"""An encoder from its name, and the one that needs no model.
 
 Importing this module loads no model library and touches no network; making an encoder finds and
 verifies its weights; a torch model itself is loaded when a text has to be embedded.
@@ -21,9 +16,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from masrouter.embedding_cache import EmbeddingCache, FloatArray
-from masrouter.encoder_export import export_encoder, missing_to_export
-from masrouter.encoder_export_files import (
+from masrouter.encoder.embedding_cache import EmbeddingCache, FloatArray
+from masrouter.encoder.export import export_encoder, missing_to_export
+from masrouter.encoder.export_files import (
     PRECISIONS,
     Backend,
     Precision,
@@ -31,19 +26,11 @@ from masrouter.encoder_export_files import (
     has_export,
     read_manifest,
 )
-from masrouter.encoder_exported import ExportedEncoder
-from masrouter.encoder_torch import SentenceTransformerEncoder
-from masrouter.encoder_weights import DEFAULT_ENCODER, find_weights
-from masrouter.encoder_windows import normalised, readable
+from masrouter.encoder.exported import ExportedEncoder
+from masrouter.encoder.sentence_transformer import SentenceTransformerEncoder
+from masrouter.encoder.weights import DEFAULT_ENCODER, find_weights
+from masrouter.encoder.windows import normalised, readable
 from masrouter.errors import EncoderError
-
-__all__ = [
-    "Encoder",
-    "ExportedEncoder",
-    "HashingEncoder",
-    "SentenceTransformerEncoder",
-    "load_encoder",
-]
 
 
 class Encoder(Protocol):
@@ -193,7 +180,7 @@ def _find_export(
         raise EncoderError(
             f"{name}: there is no {backend} export of it in {looked}, and making one needs "
             f"{', '.join(missing)}. On a machine with pip install 'masrouter[export]' run "
-            f"masrouter.encoder_export.export_encoder({name!r}, FOLDER, backend={backend!r}) and "
+            f"masrouter.encoder.export.export_encoder({name!r}, FOLDER, backend={backend!r}) and "
             "copy FOLDER to one of these places"
         )
     print(f"Exporting {name} for {backend} ({precision}) to {folder} ...", file=sys.stderr)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from masrouter.encoder_export_files import (
+from masrouter.encoder.export_files import (
     MODEL,
     PRECISIONS,
     PROBE,
@@ -37,9 +37,9 @@ from masrouter.encoder_export_files import (
     has_export,
     write_manifest,
 )
-from masrouter.encoder_exported import ExportedEncoder
-from masrouter.encoder_torch import SentenceTransformerEncoder, TorchModel
-from masrouter.encoder_weights import EncoderWeights, find_weights
+from masrouter.encoder.exported import ExportedEncoder
+from masrouter.encoder.sentence_transformer import SentenceTransformerEncoder, TorchModel
+from masrouter.encoder.weights import EncoderWeights, find_weights
 from masrouter.errors import EncoderError
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """A verified export as an encoder: no torch, no transformers, no sentence-transformers.
 
-Texts are tokenised by the package `tokenizers` and embedded by a runtime (`encoder_onnx`,
-`encoder_openvino`). Not here: making and finding exports.
+Texts are tokenised by the package `tokenizers` and embedded by a runtime (`onnx_runtime`,
+`openvino_runtime`). Not here: making and finding exports.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from masrouter.embedding_cache import EmbeddingCache, FloatArray
-from masrouter.encoder_export_files import (
+from masrouter.encoder.embedding_cache import EmbeddingCache, FloatArray
+from masrouter.encoder.export_files import (
     MODEL,
     PROBE,
     SMALLEST_COSINE,
@@ -24,9 +24,9 @@ from masrouter.encoder_export_files import (
     Manifest,
     read_export,
 )
-from masrouter.encoder_onnx import OnnxRuntime
-from masrouter.encoder_openvino import OpenVinoRuntime
-from masrouter.encoder_windows import Reading, WindowedEncoder
+from masrouter.encoder.onnx_runtime import OnnxRuntime
+from masrouter.encoder.openvino_runtime import OpenVinoRuntime
+from masrouter.encoder.windows import Reading, WindowedEncoder
 from masrouter.errors import EncoderError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masrouter.embedding_cache import FloatArray
+from masrouter.encoder.embedding_cache import FloatArray
 from masrouter.errors import EncoderError
 
 Ints = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from masrouter.embedding_cache import EmbeddingCache, FloatArray
+from masrouter.encoder.embedding_cache import EmbeddingCache, FloatArray
 from masrouter.errors import EncoderError
 
 Features = TypeVar("Features")

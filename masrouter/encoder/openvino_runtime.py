@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 from types import ModuleType
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masrouter.embedding_cache import FloatArray
+from masrouter.encoder.embedding_cache import FloatArray
 from masrouter.errors import EncoderError
 
 Ints = npt.NDArray[np.int64]
@@ -63,7 +62,10 @@ def import_openvino() -> ModuleType:
     if absent:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
-        return importlib.import_module("openvino")
+        import openvino
+
+        module: ModuleType = openvino
+        return module
     except ImportError as error:
         raise EncoderError(
             f"the openvino backend needs openvino ({error}): pip install 'masrouter[openvino]'"
