@@ -43,8 +43,11 @@ Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 130 interrup
 """
 
 
-def build_app() -> typer.Typer:
-    """The commands of this package and of every installed one that offers some."""
+def build_app(asked: str | None = None) -> typer.Typer:
+    """The commands of this package and of every installed one that offers some.
+
+    Where `asked` is one of this package's, the others are not loaded: they bring torch along.
+    """
     app = typer.Typer(
         help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
         add_completion=False,
@@ -61,8 +64,10 @@ def build_app() -> typer.Typer:
     app.add_typer(cli_serve.served_app, name="served")
     app.add_typer(cli_problems.app, name="problems")
     app.add_typer(cli_export.app, name="export")
-    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
-        _add(app, point)
+    own = {entry.name for entry in (*app.registered_commands, *app.registered_groups)}
+    if asked not in own:
+        for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+            _add(app, point)
 
     @app.callback(invoke_without_command=True)
     def version(
@@ -102,7 +107,7 @@ def main() -> None:
     """Entry point of the console script."""
     stderr = Console(stderr=True, highlight=False)
     try:
-        build_app()()
+        build_app(sys.argv[1] if len(sys.argv) > 1 else None)()
     except MasRouterError as error:
         stderr.print("error:", style="bold red", end=" ")
         stderr.print(str(error), markup=False, soft_wrap=True)

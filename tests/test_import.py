@@ -54,7 +54,7 @@ MASROUTER_TRAIN = ["ControllerConfig", "CriticConfig", "GateConfig", "TrainConfi
 
 HEAVY = {
     "lightning", "pytorch_lightning", "tensorboard", "matplotlib", "masrouter_train",
-    "sentence_transformers", "transformers", "openai", "genai_prices",
+    "sentence_transformers", "transformers", "openai", "genai_prices", "torch",
 }  # fmt: skip
 
 WATCH = """
@@ -84,6 +84,18 @@ def test_importing_masrouter_is_light_and_opens_no_socket() -> None:
     assert run.returncode == 0, run.stderr
     assert run.stdout == "[]\n"
     assert run.stderr == ""
+
+
+def test_a_command_that_needs_no_torch_starts_without_it() -> None:
+    run = fresh(
+        "import sys\n"
+        "from masrouter.cli import build_app\n"
+        "build_app('serve')\n"
+        "print('torch' in sys.modules)\n"
+        "build_app('train')\n"
+        "print('torch' in sys.modules)\n"
+    )
+    assert (run.stdout, run.stderr) == ("False\nTrue\n", "")
 
 
 def test_the_watch_would_see_a_socket() -> None:

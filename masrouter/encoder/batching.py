@@ -12,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from masrouter.encoder.load import Encoder
 from masrouter.encoder.embedding_cache import FloatArray
+from masrouter.encoder.load import Encoder
 from masrouter.encoder.windows import readable
 from masrouter.errors import EncoderError
 

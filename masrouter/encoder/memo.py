@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masrouter.encoder.load import Encoder
 from masrouter.encoder.embedding_cache import FloatArray
+from masrouter.encoder.load import Encoder
 from masrouter.encoder.windows import readable
 from masrouter.errors import EncoderError
 
