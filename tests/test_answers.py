@@ -340,7 +340,7 @@ def test_text_made_to_waste_time_does_not(text: str) -> None:
     assert time.process_time() - begun < 20  # minutes, where a search is quadratic
 
 
-@pytest.mark.parametrize("levels", [300, 330, 900, 990, 3000])
+@pytest.mark.parametrize("levels", [300, 330, 900, 990, pytest.param(3000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "form",
     [
