@@ -64,7 +64,8 @@ def build_app(asked: str | None = None) -> typer.Typer:
     app.add_typer(cli_serve.served_app, name="served")
     app.add_typer(cli_problems.app, name="problems")
     app.add_typer(cli_export.app, name="export")
-    own = {entry.name for entry in (*app.registered_commands, *app.registered_groups)}
+    own = {command.name for command in app.registered_commands}
+    own |= {group.name for group in app.registered_groups}
     if asked not in own:
         for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
             _add(app, point)

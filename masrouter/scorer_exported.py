@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from masrouter.encoder.openvino_runtime import import_openvino
 from masrouter.errors import CheckpointError
 from masrouter.exported import ExportBackend, ExportFiles
 from masrouter.features import STATISTICS
@@ -61,9 +62,7 @@ class OpenVinoGraph:
     """
 
     def __init__(self, content: bytes) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = import_openvino().Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
         compiled = core.compile_model(core.read_model(content), "CPU", settings)
         self._request: Any = compiled.create_infer_request()

@@ -126,6 +126,15 @@ def test_a_text_that_cannot_be_embedded_fails_its_caller_alone() -> None:
         np.testing.assert_array_equal(vectors, HashingEncoder(16).encode([name]))
 
 
+def test_texts_of_unlike_length_share_no_forward() -> None:
+    encoder = Watched()
+    texts = ["x" * 400, "a", "y" * 410, "b"]
+    callers = held(encoder, BatchingEncoder(encoder), [[text] for text in texts])
+    assert encoder.batches == [["first"], ["a", "b"], ["x" * 400, "y" * 410]]
+    for name, vectors in callers.found.items():
+        np.testing.assert_array_equal(vectors, HashingEncoder(16).encode([name]))
+
+
 def test_what_is_no_text_never_reaches_the_batch() -> None:
     encoder = Watched()
     batching = BatchingEncoder(encoder)

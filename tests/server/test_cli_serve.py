@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from tests.server.test_outcomes import a_run, outcome, record
+from tests.server.test_served_outcomes import a_run, outcome, record
 from typer.testing import CliRunner, Result
 
 from masrouter.cli import build_app
