@@ -52,6 +52,8 @@ ALL: tuple[Backend, ...] = ("torch", *BACKENDS)
 DIMENSION = 384
 WORDS = 52
 """Of English that all-MiniLM-L6-v2 reads as about 60 tokens."""
+ROLE_WORDS = 135
+"""As many tokens as a published role profile: seven of them, as JSON, have 143 in the mean."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ class Target:
 class PublishedRouting(nn.Module):
     """What the published MasRouter code computes to route one query (no team is run).
 
-    Source: Yue et al., ACL 2025, arXiv 2502.11133; github.com/yanweiyue/masrouter, whose forward
-    calls the sentence encoder (all-MiniLM-L6-v2) four times a query: for the query, the 3 task
-    descriptions, the 5 model descriptions and the 6 descriptions of collaboration modes. The 26
-    role descriptions are embedded once, when it is made. Written here from that description:
-    candidates have as many words as the published ones, networks the same shapes.
+    Source: Yue et al., ACL 2025, arXiv 2502.11133; github.com/yanweiyue/masrouter at commit
+    97849a3, whose forward calls the sentence encoder (all-MiniLM-L6-v2) eight times a query: for
+    the query, the 3 task descriptions, the 5 model descriptions, the 6 descriptions of
+    collaboration modes, and the profiles of 30 roles in four folders. (Its first version embedded
+    the roles once.) Written here from that description: candidates have about as many words as the
+    published ones, networks the shapes of the first version.
     """
 
     def __init__(self, encoder: SentenceTransformer, words: random.Random) -> None:
@@ -89,7 +92,7 @@ class PublishedRouting(nn.Module):
             [_prose(words, length) for _ in range(count)]
             for count, length in ((3, 40), (5, 105), (6, 22))
         )
-        self.roles = self._embed([_prose(words, 120) for _ in range(26)]).split([7, 7, 12])
+        self.roles = [[_prose(words, ROLE_WORDS) for _ in range(count)] for count in (7, 7, 12, 4)]
         width, hidden = DIMENSION, 32
         self.task_of_query, self.task = nn.Linear(width, hidden), nn.Linear(width, hidden)
         self.seat, self.model = nn.Linear(2 * width, hidden), nn.Linear(width, hidden)
@@ -102,6 +105,7 @@ class PublishedRouting(nn.Module):
 
     def forward(self, query: str) -> tuple[int, list[int], list[int]]:
         """A mode, and the models and roles of up to six agents, drawn from the networks."""
+        roles_of = [self._embed(profiles) for profiles in self.roles]
         x, tasks = self._embed([query])[0], self._embed(self.tasks)
         models, modes = self._embed(self.models), self._embed(self.modes)
         task = int(_likeness(self.task_of_query(x), self.task(tasks)).argmax())
@@ -113,7 +117,7 @@ class PublishedRouting(nn.Module):
         roles = []
         for seat in seats:
             agent = torch.cat([x, tasks[task], models[seat], modes[mode]])
-            share = _likeness(self.role_of_seat(agent), self.role(self.roles[task])).softmax(0)
+            share = _likeness(self.role_of_seat(agent), self.role(roles_of[task])).softmax(0)
             roles.append(int(share.multinomial(1)))
         return mode, seats.tolist(), roles
 
