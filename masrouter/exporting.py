@@ -8,16 +8,12 @@ expected to be worth the same.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import itertools
-import logging
-import os
 import shutil
 import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +28,7 @@ from masrouter.encoder import (
     load_encoder,
 )
 from masrouter.encoder.embedding_cache import FloatArray
-from masrouter.encoder.export import missing_to_export
+from masrouter.encoder.export import missing_to_export, quiet_export
 from masrouter.encoder.export_files import Precision
 from masrouter.errors import CheckpointError, EncoderError
 from masrouter.exported import (
@@ -226,7 +222,7 @@ def _graph(
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=rows)
-    with _quiet():
+    with quiet_export():
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
@@ -347,20 +343,3 @@ def _time(router: Router, other: Router, texts: Sequence[str]) -> tuple[float, f
             routing.route(text)
             mine.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[0]), statistics.median(times[1])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes on its own workings from standard error."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            Path(os.devnull).open("w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

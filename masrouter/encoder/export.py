@@ -152,7 +152,7 @@ def _export(
     text = _text_settings(name, model)
     tokenizer: Any = model.loaded().tokenizer
     (folder / TOKENIZER).write_text(tokenizer.backend_tokenizer.to_str(), encoding="utf-8")
-    with _quiet_export():
+    with quiet_export():
         try:
             _write_graph(model.loaded(), text, folder / MODEL)
             if precision == "int8":
@@ -323,7 +323,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_export() -> Iterator[None]:
+def quiet_export() -> Iterator[None]:
     """Keep the exporter's notes on its own workings from standard error."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -81,13 +81,7 @@ class RoutingStrategy(CustomRoutingStrategyBase):  # type: ignore[misc]
         request_kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """A deployment of the group that the router picks, or of the one that was named."""
-        kwargs = {} if request_kwargs is None else request_kwargs
-        passed: dict[str, Any] = {
-            "messages": messages,
-            "input": input,
-            "specific_deployment": specific_deployment,
-            "request_kwargs": kwargs,
-        }
+        passed = _passed(messages, input, specific_deployment, request_kwargs)
         if model != AUTO:
             return await self._apick(model=model, **passed)
         groups = self._groups()
@@ -100,7 +94,7 @@ class RoutingStrategy(CustomRoutingStrategyBase):  # type: ignore[misc]
                 if not groups:
                     raise
                 continue
-            return _marked(deployment, kwargs, choice)
+            return _marked(deployment, passed["request_kwargs"], choice)
 
     def get_available_deployment(
         self,
@@ -111,13 +105,7 @@ class RoutingStrategy(CustomRoutingStrategyBase):  # type: ignore[misc]
         request_kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """The same, for LiteLLM's calls that are not asynchronous."""
-        kwargs = {} if request_kwargs is None else request_kwargs
-        passed: dict[str, Any] = {
-            "messages": messages,
-            "input": input,
-            "specific_deployment": specific_deployment,
-            "request_kwargs": kwargs,
-        }
+        passed = _passed(messages, input, specific_deployment, request_kwargs)
         if model != AUTO:
             return self._pick(model=model, **passed)
         groups = self._groups()
@@ -130,7 +118,7 @@ class RoutingStrategy(CustomRoutingStrategyBase):  # type: ignore[misc]
                 if not groups:
                     raise
                 continue
-            return _marked(deployment, kwargs, choice)
+            return _marked(deployment, passed["request_kwargs"], choice)
 
     def _groups(self) -> set[str]:
         """Model groups with deployments now that the router can choose."""
@@ -192,6 +180,21 @@ def last_user_text(messages: Sequence[Mapping[str, Any]] | None) -> str:
                 return content
             return "\n".join(part["text"] for part in content if part.get("type") == "text")
     return ""
+
+
+def _passed(
+    messages: Any,
+    input: Any,
+    specific_deployment: bool | None,
+    request_kwargs: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What LiteLLM's own choice of a deployment is told, beside the group."""
+    return {
+        "messages": messages,
+        "input": input,
+        "specific_deployment": specific_deployment,
+        "request_kwargs": {} if request_kwargs is None else request_kwargs,
+    }
 
 
 def _marked(deployment: Any, request_kwargs: dict[str, Any], choice: Choice) -> Any:

@@ -13,6 +13,7 @@ import httpx
 
 from masrouter.errors import CallError
 from masrouter.llms.chat import ChatRequest, Completion, Meter, Price
+from masrouter.server.keys import KeyEntry, key_digest
 from masrouter.types import Agent, Plan, Usage
 
 IO = Plan("io", (Agent(None, "gpt-4o-mini"),))
@@ -129,3 +130,13 @@ def told_of(chunks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The events that chunks tell."""
     told = [chunk["masrouter"] for chunk in chunks if "masrouter" in chunk]
     return [one for one in told if "event" in one]
+
+
+KEYS = (
+    KeyEntry("ann", key_digest("key-of-ann"), budget_usd=0.001),
+    KeyEntry("bob", key_digest("key-of-bob"), budget_usd=None),
+)
+
+
+def key_of(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer key-of-{name}"}

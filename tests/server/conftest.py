@@ -7,12 +7,13 @@ test is its own, records included. `tests.server.serving` has what asks it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.live_samples import small_checkpoint
+from tests.server.chat_samples import PLANS, Spoken
 from tests.server.serving import MakeService, RunningServer, running, sums
 
 from masrouter.llms.chat import ChatModel
@@ -74,3 +75,18 @@ def served_app(make_service: MakeService) -> Iterator[RunningServer]:
     """A real server over the small router and the simulated provider, with default settings."""
     with running(make_service()) as server:
         yield server
+
+
+@pytest.fixture
+def spoken() -> Spoken:
+    return Spoken()
+
+
+@pytest.fixture
+def serving(make_service: MakeService, spoken: Spoken) -> Callable[..., Service]:
+    """A service of the spoken model and the sample plans, with a test's own settings."""
+
+    def make(**given: Any) -> Service:
+        return make_service(**{"llm": spoken, "plans": PLANS, **given})
+
+    return make

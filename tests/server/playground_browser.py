@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from tests.server.playground_stub import Stub, serving, stub_app
+from tests.server.playground_stub import Stub, stub_app
+from tests.server.serving import by_uvicorn
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -206,7 +207,7 @@ class Browser:
 def opened(profile: Path) -> Iterator[Browser]:
     """A browser and its stub server, for as many tests as want them."""
     app = stub_app()
-    with serving(app) as origin:
+    with by_uvicorn(app, ws="none", timeout_graceful_shutdown=1) as origin:
         browser = Browser(profile, app, origin)
         try:
             yield browser

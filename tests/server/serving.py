@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 
 from masrouter.llms.simulated import SimulatedTask
 from masrouter.server import Service, create_app
@@ -67,9 +68,14 @@ class RunningServer:
 @contextlib.contextmanager
 def running(service: Service, **options: Any) -> Iterator[RunningServer]:
     """The service's app behind a real uvicorn in a thread; options are `uvicorn.Config`'s."""
-    config = uvicorn.Config(
-        create_app(service), host="127.0.0.1", port=0, log_level="warning", **options
-    )
+    with by_uvicorn(create_app(service), **options) as url:
+        yield RunningServer(url, service)
+
+
+@contextlib.contextmanager
+def by_uvicorn(app: FastAPI, **options: Any) -> Iterator[str]:
+    """Any app on a free port of this machine, in a thread; gives its address."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -80,7 +86,7 @@ def running(service: Service, **options: Any) -> Iterator[RunningServer]:
             assert time.monotonic() < until, "the server did not start"
             time.sleep(0.005)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield RunningServer(f"http://127.0.0.1:{port}", service)
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(30)
