@@ -21,6 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from masrouter.collection.store import storable
 from masrouter.errors import MasRouterError
 from masrouter.importers.assembly import query_id
 from masrouter.server.records_file import Place, opened
@@ -150,10 +151,10 @@ class Records:
             decision.id,
             time.time(),
             decision.caller,
-            query_id(_storable(decision.query)),
-            _storable(decision.query),
-            _storable(decision.dataset),
-            None if decision.task is None else _storable(decision.task),
+            query_id(storable(decision.query)),
+            storable(decision.query),
+            storable(decision.dataset),
+            None if decision.task is None else storable(decision.task),
             json.dumps(decision.plan.to_json()),
             decision.policy,
             decision.propensity,
@@ -172,7 +173,7 @@ class Records:
             run.usage.completion_tokens,
             json.dumps(tokens),
             run.latency_s,
-            None if run.error is None else _storable(run.error[:2000]),
+            None if run.error is None else storable(run.error[:2000]),
         )
 
         def work(db: sqlite3.Connection) -> None:
@@ -197,9 +198,9 @@ class Records:
         usage = outcome.usage
         row = (
             outcome.decision_id, time.time(), outcome.digest(), outcome.score,
-            _storable(outcome.score_source), usage.cost_usd, usage.prompt_tokens,
+            storable(outcome.score_source), usage.cost_usd, usage.prompt_tokens,
             usage.completion_tokens, outcome.latency_s,
-            None if outcome.error is None else _storable(outcome.error),
+            None if outcome.error is None else storable(outcome.error),
         )  # fmt: skip
 
         def work(db: sqlite3.Connection) -> None:
@@ -332,8 +333,3 @@ def _spend(db: sqlite3.Connection, caller: str, usd: float) -> None:
         "INSERT INTO spending VALUES (?, ?) ON CONFLICT DO UPDATE SET usd = usd + excluded.usd",
         (caller, usd),
     )
-
-
-def _storable(text: str) -> str:
-    """The text as UTF-8 can hold it: half of a surrogate pair becomes a question mark."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
