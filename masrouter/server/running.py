@@ -5,7 +5,7 @@ makes place. At the first SIGTERM or SIGINT the server drains:
 
     /ready turns 503, and every answer ends its connection
     ──► new connections are still served, until nothing runs, for `NOTICE_S` at most
-    ──► the port is closed, with what the system had accepted taken in before
+    ──► the port takes nobody new, who was connecting is let in, and it is closed
     ──► requests under way end; idle connections are closed after `IDLE_S`
     ──► the app's own shutdown, which writes what it holds; exit code 0
 
@@ -21,7 +21,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -33,17 +32,23 @@ from masrouter.errors import ConfigError
 from masrouter.server.api_errors import ApiError
 from masrouter.server.connection import Connection
 from masrouter.server.limits import App, Event, Receive, Scope, Send, send_error
+from masrouter.server.listening import (
+    BACKLOG,
+    SPARE_FILES,
+    connections_within,
+    listening,
+    refuse_newcomers,
+)
 from masrouter.server.settings import ServerSettings
 
 KEEP_ALIVE_S = 75
 """An idle connection is kept so long: longer than clients keep theirs, so that they end it."""
-BACKLOG = 4096
 NOTICE_S = 2.0
 IDLE_S = 1.0
+_HANDSHAKE_S = 0.1
+"""Who had begun to connect when the port closes has this long to finish."""
 _AT_ONCE = 128
 """Connections accepted before others get their turn."""
-_SPARE_FILES = 512
-"""Beside connections: those that linger, records, providers."""
 _POLL_S = 0.02
 
 
@@ -81,7 +86,7 @@ class HttpServer(uvicorn.Server):
         self._listeners: list[socket.socket] = []
         self._paused = False
         self._arriving: set[asyncio.Task[Any]] = set()
-        self._most = _connections_within(self.limits.max_connections)
+        self._most = connections_within(self.limits.max_connections)
         super().__init__(
             uvicorn.Config(
                 self._ending_when_draining,
@@ -133,7 +138,7 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, start the app, accept."""
         logging.getLogger("uvicorn.error").addFilter(_is_no_client_fault)
-        self._listeners = sockets or _listening(*self._address)
+        self._listeners = sockets or listening(*self._address)
         port = self._listeners[0].getsockname()[1]
         self._address = (self._address[0], port)
         await self.lifespan.startup()
@@ -156,6 +161,9 @@ class HttpServer(uvicorn.Server):
         self.lifespan.state["draining"] = True  # each request's scope gets a copy: see `health`
         while self.server_state.tasks and loop.time() < min(began + NOTICE_S, end):
             await asyncio.sleep(_POLL_S)
+        for listener in self._listeners:
+            refuse_newcomers(listener)
+        await asyncio.sleep(_HANDSHAKE_S)
         self._close_port()
         while self._is_busy() and loop.time() < end:
             for connection in list(self.idle):
@@ -208,7 +216,7 @@ class HttpServer(uvicorn.Server):
 
     def _has_room(self) -> bool:
         held = len(self.server_state.connections) - len(self.lingering) + len(self._arriving)
-        return held < self._most and len(self.lingering) < _SPARE_FILES // 2
+        return held < self._most and len(self.lingering) < SPARE_FILES // 2
 
     def _made_room(self) -> bool:
         """Close the connection that is idle for longest."""
@@ -281,48 +289,3 @@ _STOPPED = ApiError(
 def _is_no_client_fault(record: logging.LogRecord) -> bool:
     """Whoever can connect could otherwise fill the log."""
     return record.msg != "Invalid HTTP request received."
-
-
-def _listening(host: str, port: int) -> list[socket.socket]:
-    """Sockets for every address of a host; one alone where the port is to be a free one."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        chosen = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-        if port == 0:
-            chosen = chosen[:1]
-        sockets = []
-        for family, address in chosen:
-            listener = socket.create_server(address, family=family, backlog=BACKLOG)
-            listener.setblocking(False)
-            sockets.append(listener)
-        return sockets
-    except OSError as error:
-        raise ConfigError(
-            f"{host}:{port}: cannot listen there: {error.strerror or error}; "
-            "choose another port or host"
-        ) from error
-
-
-def _connections_within(wanted: int) -> int:
-    """How many connections the limit of open files allows, which is raised where it can be."""
-    if sys.platform == "win32":
-        return wanted
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _SPARE_FILES
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return wanted
-    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        soft = allowed
-    if soft >= needed:
-        return wanted
-    most = max(soft - _SPARE_FILES, soft // 2)
-    logging.getLogger("masrouter.server").warning(
-        "max_connections is %d, but the system allows %d open files, so %d connections are held "
-        "at once and others wait; `ulimit -n` raises it",
-        wanted, soft, most,
-    )  # fmt: skip
-    return most

@@ -238,6 +238,7 @@ def test_after_the_port_is_closed_a_kept_connection_is_still_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(running, "NOTICE_S", 0.0)
+    monkeypatch.setattr(running, "IDLE_S", 10.0)  # a refusal takes its second
     with listening(Echo()) as server, Client(server.url) as kept:
         assert kept.get().status == 200
         server.stop()
