@@ -141,6 +141,8 @@ class Call:
     error: str | None = None
     """`kind: message` of what failed."""
     finish_reason: str | None = None
+    answered_by: str | None = None
+    """The model as its provider names it; None where nothing came back."""
 
 
 @dataclass(frozen=True, slots=True)

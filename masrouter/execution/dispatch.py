@@ -115,6 +115,7 @@ class Dispatcher:
                 attempts=meter.attempts,
                 error=failure,
                 finish_reason=None if completion is None else completion.finish_reason,
+                answered_by=None if completion is None else completion.model,
             )
             self.calls.append(call)
             self._listener(CallEnded(call))

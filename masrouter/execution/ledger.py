@@ -4,7 +4,8 @@ The books keep whole units of 1e-15 US dollars, so that sums do not depend on th
 calls end, and `spent + charged + reserved <= budget` holds exactly. It can break only where a
 provider bills more than `max_tokens` and the prompt's bytes allow; then nothing more is sent.
 
-A ledger belongs to one event loop.
+Ledgers nest: what is reserved in one `within` another is reserved in both, so that a run keeps its
+own budget and, with all others, that of the batch. A ledger belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ _NOTHING = Usage(0, 0, 0.0)
 class Ledger:
     """The books of one run. Without a budget nothing is refused, and all is counted."""
 
-    def __init__(self, budget_usd: float | None = None) -> None:
-        """Raises ConfigError for a budget that is not a number of US dollars >= 0."""
+    def __init__(self, budget_usd: float | None = None, *, within: Ledger | None = None) -> None:
+        """within: the books that this one is a part of.
+
+        Raises ConfigError for a budget that is not a number of US dollars >= 0.
+        """
         if budget_usd is not None:
             number = isinstance(budget_usd, int | float) and not isinstance(budget_usd, bool)
             if not number or not math.isfinite(budget_usd) or budget_usd < 0:
@@ -37,7 +41,9 @@ class Ledger:
         self.budget_usd = budget_usd
         self._budget = None if budget_usd is None else _units(budget_usd)
         self._spent = self._charged = self._reserved = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._books: tuple[Ledger, ...] = (self,) if within is None else (self, *within._books)
+        # Room in any of the books may let anybody go on who waits in one of them.
+        self._waiting: list[asyncio.Future[None]] = [] if within is None else within._waiting
 
     @property
     def spent_usd(self) -> float:
@@ -56,9 +62,18 @@ class Ledger:
 
     @property
     def within_budget(self) -> bool:
-        """Whether all of it together is at most the budget."""
-        total = self._spent + self._charged + self._reserved
-        return self._budget is None or total <= self._budget
+        """Whether all of it together is at most the budget, here and in the books around."""
+        return self._fits(0)
+
+    @property
+    def left_usd(self) -> float | None:
+        """What may still be reserved, by this budget and those around it; None without any."""
+        left = [
+            book._budget - book._spent - book._charged - book._reserved
+            for book in self._books
+            if book._budget is not None
+        ]
+        return max(min(left), 0) / _UNITS if left else None
 
     def meter(self, request: ChatRequest, price: Price | None) -> CallMeter:
         """The meter of one call."""
@@ -67,10 +82,11 @@ class Ledger:
     def check_prices(self, prices: Mapping[str, Price | None]) -> None:
         """Raises BudgetError, naming the models, where there is a budget and a price unknown."""
         unpriced = [model for model, price in prices.items() if price is None]
-        if self._budget is not None and unpriced:
+        budget = next((b.budget_usd for b in self._books if b.budget_usd is not None), None)
+        if budget is not None and unpriced:
             names = ", ".join(map(repr, unpriced))
             raise BudgetError(
-                f"budget_usd {self.budget_usd:g}: no price is known for {names}; give its price "
+                f"budget_usd {budget:g}: no price is known for {names}; give its price "
                 "in a catalog or provider file, leave it out of the plan, or set no budget"
             )
 
@@ -86,30 +102,41 @@ class Ledger:
         self._reserve(worst)
 
     def _reserve(self, worst: int) -> None:
-        if not self._fits(worst):
-            assert self._budget is not None
-            left = self._budget - self._spent - self._charged - self._reserved
-            raise BudgetError(
-                f"the next call may cost up to {worst / _UNITS:.6f} US$, and of "
-                f"{self.budget_usd:g} US$ only {max(left, 0) / _UNITS:.6f} are left; raise the "
-                "budget, or allow the call fewer tokens"
-            )
-        self._reserved += worst
+        for book in self._books:
+            total = book._spent + book._charged + book._reserved
+            if book._budget is not None and total + worst > book._budget:
+                raise BudgetError(
+                    f"the next call may cost up to {worst / _UNITS:.6f} US$, and of "
+                    f"{book.budget_usd:g} US$ only {max(book._budget - total, 0) / _UNITS:.6f} "
+                    "are left; raise the budget, or allow the call fewer tokens"
+                )
+        self._hold(worst)
+
+    def _hold(self, worst: int) -> None:
+        for book in self._books:
+            book._reserved += worst
 
     def _end(self, worst: int, *, spent: int = 0, charged: int = 0) -> None:
-        self._reserved -= worst
-        self._spent += spent
-        self._charged += charged
+        for book in self._books:
+            book._reserved -= worst
+            book._spent += spent
+            book._charged += charged
         for change in self._waiting:
             if not change.done():
                 change.set_result(None)
 
     def _fits(self, worst: int) -> bool:
-        total = self._spent + self._charged + self._reserved + worst
-        return self._budget is None or total <= self._budget
+        return all(
+            book._budget is None
+            or book._spent + book._charged + book._reserved + worst <= book._budget
+            for book in self._books
+        )
 
     def _may_fit_later(self, worst: int) -> bool:
-        return self._budget is None or self._spent + self._charged + worst <= self._budget
+        return all(
+            book._budget is None or book._spent + book._charged + worst <= book._budget
+            for book in self._books
+        )
 
 
 class CallMeter:
@@ -184,9 +211,9 @@ class CallMeter:
         self.close()
         self.attempts = 1
         self._state = "sent"
-        self._ledger._reserved += self._worst
+        self._ledger._hold(self._worst)
         self.settle(usage)
-        if self._ledger.budget_usd is not None:
+        if self._ledger.left_usd is not None:
             raise BudgetError(
                 f"model {self._model!r}: its client answered without asking the meter, so that no "
                 "budget can be kept; mend the client, or set no budget"

@@ -35,6 +35,7 @@ async def aexecute(
     llm: ChatModel,
     catalog: Catalog | None = None,
     budget_usd: float | None = None,
+    within: Ledger | None = None,
     deadline_s: float | None = None,
     max_concurrency: int = 8,
     seed: int = 0,
@@ -48,7 +49,8 @@ async def aexecute(
 
     catalog: roles with their prompts, and how many agents a topology takes; None is the default
     one. budget_usd: a call's worst cost is reserved before it is sent, and a call that does not
-    fit is not sent. deadline_s: seconds for the whole run; calls end with it, and what they have
+    fit is not sent. within: the books of what this run is a part of, whose budget holds too.
+    deadline_s: seconds for the whole run; calls end with it, and what they have
     given until then may still be enough for an answer. max_concurrency: calls under way at once.
     seed: every call gets one of its own, derived from it. examples: runs the examples that a query
     shows, for topologies that use them. max_tokens: completion tokens of a call, by kind; a number
@@ -73,7 +75,7 @@ async def aexecute(
     check_plan(plan, catalog, shape)
     _check_settings(query, deadline_s, max_concurrency, max_tokens)
     caps = MaxTokens.at_most(max_tokens) if isinstance(max_tokens, int) else max_tokens
-    ledger = Ledger(budget_usd)
+    ledger = Ledger(budget_usd, within=within)
     prices = {model: llm.price(model) for model in plan.models}
     ledger.check_prices(prices)
 

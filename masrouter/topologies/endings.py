@@ -1,4 +1,4 @@
-"""Reads the lines that agents were told to end with: verdicts, what is missing, subtasks.
+"""Reads the lines that agents were told to end with: verdicts, what is missing, who does what.
 
 The texts are untrusted and often decorated (`**Verdict: stands**`). Where a line is not there,
 that is what is said; nothing is guessed from the rest of the text.
@@ -17,6 +17,9 @@ _FLAGS = re.IGNORECASE | re.MULTILINE
 _VERDICT = re.compile(_LEAD + r"verdict[*_` \t]{0,4}:[*_` \t]{0,4}(stands|wrong)\b", _FLAGS)
 _MISSING = re.compile(_LEAD + r"missing[*_` \t]{0,4}:(.*)$", _FLAGS)
 _SUBTASK = re.compile(_LEAD + r"subtask[ \t]{0,4}\d{1,2}[*_` \t]{0,4}[:.)](.*)$", _FLAGS)
+_DELEGATE = re.compile(
+    _LEAD + r"delegate to agent[ \t]{0,4}(\d{1,2})[*_` \t]{0,4}[:.](.*)$", _FLAGS
+)
 _NOTHING = re.compile(r"(nothing( is missing| else)?|none|n/a)", re.IGNORECASE)
 
 
@@ -67,3 +70,25 @@ def read_subtasks(text: str) -> tuple[str, ...]:
         for mark, end in zip(marks, ends, strict=True)
     )
     return tuple(task for task in found if task)
+
+
+@dataclass(frozen=True, slots=True)
+class Delegations:
+    """What a lead hands out."""
+
+    before: str
+    """Its text up to the first such line."""
+    parts: tuple[tuple[int, str], ...]
+    """Index of the agent, as in `plan.agents`, and what it is asked; -1 and up."""
+
+
+def read_delegations(text: str) -> Delegations:
+    """The texts behind `Delegate to agent 2: ...` with the lines that follow each."""
+    marks = list(_DELEGATE.finditer(text))
+    ends = [*(mark.start() for mark in marks[1:]), len(text)][: len(marks)]
+    parts = (
+        (int(mark[1]) - 1, (mark[2].strip(" \t*_`") + text[mark.end() : end]).strip())
+        for mark, end in zip(marks, ends, strict=True)
+    )
+    before = text[: marks[0].start()].strip() if marks else text
+    return Delegations(before, tuple(part for part in parts if part[1]))

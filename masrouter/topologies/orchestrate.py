@@ -14,14 +14,11 @@ from masrouter.sections import section
 from masrouter.topologies.endings import read_subtasks
 from masrouter.topologies.prompts import prompt, question, seat, work_of
 from masrouter.topologies.rules import check_count, check_seats
-from masrouter.topologies.team import Ask, Reply, Team
+from masrouter.topologies.subtasks import WORK, result
+from masrouter.topologies.team import Ask, Team
 from masrouter.types import Plan
 
 _WHOLE = "Answer the whole question."
-_WORK = (
-    "Do the subtask; the question is only its context. Give a short account of the work, with all "
-    "that whoever joins the results needs, and end with a line `Result: ...`."
-)
 _JOIN = (
     "Join the results above, which may hold mistakes: check them against each other and against "
     "the question, mend what is wrong, and answer the question in full."
@@ -63,7 +60,7 @@ class Orchestrate:
         asks = [
             Ask(
                 workers[index % len(workers)],
-                prompt(question(team.query), section("subtask", subtask), _WORK),
+                prompt(question(team.query), section("subtask", subtask), WORK),
                 f"subtask {index + 1}",
                 kind="subtask",
             )
@@ -76,7 +73,7 @@ class Orchestrate:
         text = prompt(
             question(team.query),
             work_of("plan", _listed(subtasks), author=0, role=team.agents[0].role, reader=0),
-            *(_result(team, reply, index) for index, reply in enumerate(replies) if reply),
+            *(result(team, reply, index + 1) for index, reply in enumerate(replies) if reply),
             *(f"Subtask {index + 1} was not done; do it yourself." for index in lost),
             _JOIN,
         )
@@ -93,8 +90,3 @@ def _split(most: int) -> str:
 
 def _listed(subtasks: tuple[str, ...]) -> str:
     return "\n".join(f"Subtask {number}: {text}" for number, text in enumerate(subtasks, 1))
-
-
-def _result(team: Team, reply: Reply, index: int) -> str:
-    role = team.agents[reply.agent].role
-    return work_of("result", reply.text, author=reply.agent, role=role, subtask=str(index + 1))

@@ -19,6 +19,7 @@ from masrouter.strict_yaml import did_you_mean
 from masrouter.topologies.chain import Chain
 from masrouter.topologies.cot import ChainOfThought
 from masrouter.topologies.debate import Debate
+from masrouter.topologies.delegate import Delegate
 from masrouter.topologies.escalate import Escalate
 from masrouter.topologies.full_graph import FullGraph
 from masrouter.topologies.io import InputOutput
@@ -56,7 +57,7 @@ BUILT_IN: Mapping[str, Topology] = {
     shape.name: shape
     for shape in (
         InputOutput(), ChainOfThought(), SelfConsistency(), Chain(), FullGraph(), Debate(),
-        Reflection(), Panel(), Orchestrate(), Escalate(), Iterate(),
+        Reflection(), Panel(), Orchestrate(), Escalate(), Iterate(), Delegate(),
     )
 }  # fmt: skip
 

@@ -99,6 +99,71 @@ def test_the_books_balance_after_every_step_of_many_calls(
     assert ledger.charged_usd == pytest.approx(sum(lost))
 
 
+nested = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 300), st.floats(0, 1)), max_size=12)
+budgets = st.none() | st.floats(0, 0.01)
+
+
+@settings(max_examples=100, deadline=None)
+@given(nested, st.tuples(budgets, budgets, budgets))
+def test_what_is_reserved_within_other_books_is_within_their_budget_too(
+    plans: list[tuple[int, int, float]], limits: tuple[float | None, ...]
+) -> None:
+    whole = Ledger(limits[0])
+    books = [whole, Ledger(limits[1], within=whole), Ledger(limits[2], within=whole)]
+    known = [0.0, 0.0, 0.0]
+
+    async def call(which: int, max_tokens: int, share: float) -> None:
+        request = ChatRequest("m", REQUEST.messages, max_tokens)
+        meter = books[which].meter(request, PRICE)
+        try:
+            await meter.ready()
+            meter.reserve()
+            await asyncio.sleep(0)
+            assert all(book.within_budget for book in books)
+            used = Usage(10, int(max_tokens * share))
+            meter.settle(used)
+            known[which] += PRICE.cost_usd(10, used.completion_tokens or 0)
+        except BudgetError:
+            pass
+        finally:
+            meter.close()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(call(*plan) for plan in plans))
+
+    asyncio.run(asyncio.wait_for(all_of_them(), 30))
+    assert [book.reserved_usd for book in books] == [0, 0, 0]
+    assert whole.spent_usd == pytest.approx(sum(known))
+    assert books[1].spent_usd == pytest.approx(known[1])
+    for book, limit in zip(books, limits, strict=True):
+        assert limit is None or book.spent_usd <= limit
+
+
+def test_room_in_the_books_around_lets_a_call_of_other_books_go_on() -> None:
+    async def scenario() -> None:
+        whole = Ledger(1.5 * WORST)
+        one, other = (Ledger(within=whole).meter(REQUEST, PRICE) for _ in range(2))
+        one.reserve()
+        waiting = asyncio.create_task(other.ready())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        assert whole.left_usd == pytest.approx(0.5 * WORST)
+        one.settle(Usage(0, 0, 0.0))
+        await asyncio.wait_for(waiting, 5)
+        other.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_names_the_budget_that_is_too_small() -> None:
+    inner = Ledger(10 * WORST, within=Ledger(WORST / 2))
+    with pytest.raises(BudgetError, match=f"of {WORST / 2:g} US"):
+        inner.meter(REQUEST, PRICE).reserve()
+    unlimited = Ledger(within=Ledger(1.0))
+    with pytest.raises(BudgetError, match="budget_usd 1: no price is known for 'x'"):
+        unlimited.check_prices({"x": None})
+
+
 def test_a_call_that_does_not_fit_is_refused_with_what_is_left() -> None:
     ledger = Ledger(WORST * 1.5)
     ledger.meter(REQUEST, PRICE).reserve()

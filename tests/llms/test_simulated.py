@@ -255,6 +255,22 @@ def test_a_lead_lists_no_more_subtasks_than_it_may_and_a_worker_reports_a_result
     assert done.splitlines()[-1].startswith("Result: ")
 
 
+def test_a_lead_delegates_more_often_where_its_answer_would_be_wrong() -> None:
+    provider = SimulatedProvider(TASKS)
+    agents = section("agents", "agent 2: mathematician\nagent 3: critic")
+    say = "Answer, or end with lines `Delegate to agent 2: ...`."
+    handed: dict[bool, list[bool]] = {True: [], False: []}
+    for about in TASKS:
+        alone = ask(provider, about, say=ANSWER, model=STRONG, seed=1).text
+        led = ask(provider, about, agents, say=say, model=STRONG, seed=1).text
+        handed[about.right.splitlines()[-1] in alone].append("Delegate to agent" in led)
+        assert led.count("Delegate to agent") in (0, 2)
+        joined = ask(provider, about, agents, section("result", "done"), say=say).text
+        assert "Delegate to agent" not in joined
+    share = {right: sum(found) / len(found) for right, found in handed.items()}
+    assert share[False] > share[True]
+
+
 def test_a_draft_says_what_is_missing_when_it_is_asked_to() -> None:
     provider = SimulatedProvider(TASKS)
     say = "Answer. End with a line `Missing: ...` or `Missing: nothing`."

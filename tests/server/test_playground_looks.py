@@ -26,7 +26,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def test_every_topology_is_drawn_within_the_page(browser: Browser, screen: dict[str, Any]) -> None:
     plans = [
         Plan(name, tuple(Agent(f"role {i}", "a-model") for i in range(count)))
-        for name in (*topology_names(), "delegate", "of-another-package")
+        for name in (*topology_names(), "of-another-package")
         for count in ([1] if name in ("io", "cot") else [2, 7])
     ]
     shown: list[Plan] = []

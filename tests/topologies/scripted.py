@@ -86,6 +86,7 @@ PLANS = {
     "orchestrate": plan("orchestrate", "planner", "coder", "mathematician"),
     "escalate": plan("escalate", None, "coder", "mathematician"),
     "iterate": plan("iterate", "writer", "editor"),
+    "delegate": plan("delegate", "planner", "coder", "mathematician"),
 }
 
 
@@ -112,6 +113,10 @@ def reply(request: ChatRequest, answer: str = "") -> str:
     asked = instruction(request)
     if "Verdict:" in asked:
         return f"Seat {request.model} finds a fault.\n\n**Verdict: wrong**"
+    if "Delegate to agent" in asked:
+        return (
+            "I am not sure.\nDelegate to agent 2: add the ones\nDelegate to agent 3: and the tens"
+        )
     if "Subtask 1:" in asked:
         return "Subtask 1: add the ones\nSubtask 2: add the tens"
     if "Result:" in asked:

@@ -36,13 +36,14 @@ CATALOG = Catalog.default()
 AT_ONCE = {
     "io": 1, "cot": 1, "self_consistency": 3, "chain": 1, "full_graph": 3, "debate": 3,
     "reflection": 2, "panel": 3, "orchestrate": 2, "escalate": 3, "iterate": 1,
+    "delegate": 2,
 }  # fmt: skip
 """How many calls of the plan in PLANS can be under way together."""
 
 NEEDED = {
     "io": {0}, "cot": {0}, "self_consistency": set(), "chain": set(), "full_graph": set(),
     "debate": set(), "reflection": {0}, "panel": set(), "orchestrate": {0}, "escalate": set(),
-    "iterate": set(),
+    "iterate": set(), "delegate": {0},
 }  # fmt: skip
 """Seats that the plan in PLANS cannot lose."""
 
@@ -55,7 +56,7 @@ def run_of(error: pytest.ExceptionInfo[ExecutionError]) -> Run:
 
 def test_every_topology_that_ships_is_under_contract_and_in_the_catalog() -> None:
     assert set(topology_names()) >= set(PLANS)
-    assert set(CATALOG.topologies) - set(PLANS) == {"delegate"}
+    assert set(CATALOG.topologies) == set(PLANS)
 
 
 @every_topology
@@ -287,6 +288,7 @@ TEXTS = {
     "orchestrate": (1, "42493c52b831"),
     "escalate": (1, "5ae1cb872d21"),
     "iterate": (1, "efc02cc5bd76"),
+    "delegate": (1, "6c00e78d1831"),
 }
 """Version and digest of all user messages of a run: raise the one when the other changes."""
 
@@ -315,7 +317,7 @@ def test_settings_of_a_topology_change_the_prompt_version() -> None:
     ("bad", "message"),
     [
         (plan("debait", None), "topology 'debait' is not one that can be executed; did you mean"),
-        (plan("delegate", None, None), "topology 'delegate' is not one that can be executed"),
+        (plan("swarm", None, None), "topology 'swarm' is not one that can be executed"),
         (plan("io", None, None), "the catalog gives 'io' 1 to 1 agents, got 2"),
         (plan("chain", "coder"), "the catalog gives 'chain' 2 to 8 agents, got 1"),
         (plan("io", "codr"), "role 'codr' is not in the catalog; did you mean 'coder'"),

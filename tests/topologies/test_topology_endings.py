@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masrouter.topologies.endings import read_draft, read_subtasks, read_verdict
+from masrouter.topologies.endings import (
+    read_delegations,
+    read_draft,
+    read_subtasks,
+    read_verdict,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,15 +65,35 @@ def test_subtasks_are_read_with_the_lines_that_follow(text: str, subtasks: tuple
     assert read_subtasks(text) == subtasks
 
 
+@pytest.mark.parametrize(
+    ("text", "before", "parts"),
+    [
+        ("So far 3.\nDelegate to agent 2: a\nb\n- **Delegate to agent 3:** c", "So far 3.",
+         ((1, "a\nb"), (2, "c"))),
+        ("delegate to agent 12: a\nDelegate to agent 2:\n", "", ((11, "a"),)),
+        ("I would delegate to agent 2: no.", "I would delegate to agent 2: no.", ()),
+        ("Answer: 4", "Answer: 4", ()),
+    ],
+)  # fmt: skip
+def test_what_a_lead_hands_out_is_read_line_by_line(
+    text: str, before: str, parts: tuple[tuple[int, str], ...]
+) -> None:
+    found = read_delegations(text)
+    assert (found.before, found.parts) == (before, parts)
+
+
 @given(st.text(st.sampled_from("Missing:Verdict Subtask1 wrong*\n-#"), max_size=200))
 def test_whatever_is_written_is_read(text: str) -> None:
     read_verdict(text)
     assert read_draft(text).answer in text
     assert all(task for task in read_subtasks(text))
+    assert all(part for _, part in read_delegations(text).parts)
 
 
 def test_reading_takes_time_in_proportion_to_length() -> None:
-    for text in ("*" * 300_000, "\n" * 300_000, "Missing:\n" * 30_000, "Subtask 1:\n" * 20_000):
+    for text in ("*" * 300_000, "\n" * 300_000, "Missing:\n" * 30_000, "Subtask 1:\n" * 20_000,
+                 "Delegate to agent 1:\n" * 10_000):  # fmt: skip
         read_verdict(text)
         read_draft(text)
         read_subtasks(text)
+        read_delegations(text)

@@ -19,11 +19,12 @@ from tests.topologies.scripted import (
     steps,
 )
 
-from masrouter.errors import ConfigError, ExecutionError
+from masrouter.errors import CallError, ConfigError, ExecutionError
 from masrouter.execution import execute
 from masrouter.llms import ChatRequest
 from masrouter.topologies import ExampleReport
 from masrouter.topologies.debate import Debate
+from masrouter.topologies.delegate import Delegate
 from masrouter.topologies.escalate import Escalate
 from masrouter.topologies.full_graph import FullGraph
 from masrouter.topologies.iterate import Iterate
@@ -330,6 +331,45 @@ def test_the_lead_is_told_which_subtask_was_not_done() -> None:
     assert done.missing == (2,)
 
 
+def test_a_lead_that_delegates_reads_the_results_and_may_delegate_again() -> None:
+    done, requests = run("delegate", disagreeing)
+    first, *rest = requests
+    assert named(first, "agents")[0].text == "agent 2: coder\nagent 3: mathematician"
+    assert [r.model for r in rest] == ["m2", "m3", "m1", "m2", "m3", "m1"]
+    assert [named(r, "subtask")[0].text for r in rest[:2]] == ["add the ones", "and the tens"]
+    assert named(rest[0], "plan") == [], "a worker sees its part and the question alone"
+    assert [(s.attributes["from"], s.attributes["subtask"]) for s in named(rest[-1], "result")] == [
+        ("agent 2", "1"), ("agent 3", "2"), ("agent 2", "3"), ("agent 3", "4"),
+    ]  # fmt: skip
+    assert "Delegate to" not in instruction(rest[-1])
+    assert done.answer == reply(rest[-1])
+    assert done.notes[-1] == "the lead answers after 4 delegated parts"
+
+
+def test_a_lead_that_needs_nobody_answers_at_once() -> None:
+    done, requests = run("delegate", lambda request: "By m1.\nAnswer: 4")
+    assert (len(requests), done.answer) == (1, "By m1.\nAnswer: 4")
+    assert done.notes == ("the lead answers after 0 delegated parts",)
+
+
+def test_a_lead_is_told_what_was_not_done_and_why() -> None:
+    def say(request: ChatRequest) -> str:
+        if request.model == "m2":
+            raise CallError("m2 is down", kind="server_error", model="m2")
+        if named(request, "plan"):
+            return "Answer: 4"
+        return "".join(f"Delegate to agent {n}: part {n}\n" for n in (1, 2, 3, 3, 9))
+
+    done, requests = run("", say, plan=PLANS["delegate"], topology=Delegate(most_subtasks=2))
+    told = requests[-1].messages[1].content
+    assert "Subtask 1 was not done: there is no agent 1 to ask." in told
+    assert "Subtask 2 was not done: agent 2 failed." in told
+    assert "Subtask 4 was not done: it is one too many at once." in told
+    assert "Subtask 5 was not done: there is no agent 9 to ask." in told
+    assert [s.attributes["subtask"] for s in named(requests[-1], "result")] == ["3"]
+    assert (done.answer, done.missing) == ("Answer: 4", (1,))
+
+
 def test_escalate_takes_the_cheap_answer_on_which_all_samples_agree() -> None:
     done, requests = run("escalate", agreeing)
     assert [r.model for r in requests] == ["m1"] * 3
@@ -418,6 +458,7 @@ def test_a_turn_that_fails_is_taken_by_the_next() -> None:
     [
         (lambda: Debate(rounds=0), "debate: rounds: expected a number >= 1, got 0"),
         (lambda: Escalate(agreement=4), "escalate: agreement: expected a number from 2 to 3"),
+        (lambda: Delegate(rounds=0), "delegate: rounds: expected a number >= 1, got 0"),
         (lambda: Iterate(rounds=True), "iterate: rounds: expected a number >= 1, got True"),
     ],
 )

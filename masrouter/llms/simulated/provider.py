@@ -198,7 +198,11 @@ class SimulatedProvider:
         else:
             index = mind.answer(situation, rng)
             text = replies.answer(task, index, situation.asks_reasoning, rng)
-            if situation.asks_missing:
+            if situation.act == "delegate" and not situation.has_results:
+                # Who doubts the own answer hands the work out; the doubt is as good as the model.
+                if mind.calls_wrong(situation.showing(index), rng):
+                    text = replies.delegations(task, index, situation.workers, rng)
+            elif situation.asks_missing:
                 unsure = mind.calls_wrong(situation.showing(index), rng)
                 text = f"{text}\n{replies.missing(unsure)}"
         share = replies.hidden_share(task.difficulty, index) * rng.uniform(0.5, 1.5)

@@ -82,14 +82,26 @@ def plan(task: SimulatedTask, leads_to: int, rng: random.Random) -> str:
 
 def subtasks(task: SimulatedTask, leads_to: int, most: int, rng: random.Random) -> str:
     """A decomposition into at most `most` parts."""
-    goals = (
+    goals = _goals(task, leads_to)
+    count = min(most, len(goals))
+    return "\n".join(f"Subtask {i + 1}: {goals[i]}" for i in range(count))
+
+
+def delegations(task: SimulatedTask, leads_to: int, workers: int, rng: random.Random) -> str:
+    """A lead's working so far and a part for each worker, agents 2, 3, ..."""
+    goals = _goals(task, leads_to)
+    lines = [reasoning(task, 40, rng)]
+    lines += [f"Delegate to agent {i + 2}: {goals[(i + 1) % len(goals)]}" for i in range(workers)]
+    return "\n".join(line for line in lines if line)
+
+
+def _goals(task: SimulatedTask, leads_to: int) -> tuple[str, ...]:
+    return (
         "work out exactly what is given and asked, with every condition",
         f"solve the central part. Key point: {task.hint(leads_to)}".rstrip(),
         "check limits, special cases and the form of the answer",
         "solve it in another way, to compare",
     )
-    count = min(most, len(goals))
-    return "\n".join(f"Subtask {i + 1}: {goals[i]}" for i in range(count))
 
 
 def subtask_result(task: SimulatedTask, leads_to: int, rng: random.Random) -> str:

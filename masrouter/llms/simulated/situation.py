@@ -16,7 +16,7 @@ from masrouter.llms.chat import ChatRequest
 from masrouter.llms.simulated.tasks import SimulatedTask
 from masrouter.sections import Section, read_sections
 
-Act = Literal["answer", "critique", "plan", "decompose", "subtask"]
+Act = Literal["answer", "critique", "plan", "decompose", "subtask", "delegate"]
 
 _REASONING = re.compile(
     r"step by step|deriv|think|reason|argu|solve|compar|weigh|defend|mend|check|prove|judge",
@@ -39,6 +39,10 @@ class Situation:
     asks_missing: bool
     """The reply should end by naming what is missing."""
     most_subtasks: int
+    workers: int
+    """Agents to whom parts may be handed."""
+    has_results: bool
+    """Part results are there to be joined."""
     answers: tuple[int, ...]
     """Peers' answers that are known, as indices of the task's answers."""
     own: int | None
@@ -110,6 +114,8 @@ def read_situation(
         asks_reasoning=bool(_REASONING.search(system + instruction)),
         asks_missing="Missing:" in instruction,
         most_subtasks=_most_subtasks(instruction),
+        workers=sum(len(s.text.splitlines()) for s in sections if s.name == "agents"),
+        has_results=any(s.name == "result" for s in sections),
         answers=tuple(peers),
         own=own,
         shown=shown,
@@ -133,6 +139,8 @@ def _instruction(request: ChatRequest) -> str:
 def _act(instruction: str) -> Act:
     if "Verdict:" in instruction:
         return "critique"
+    if "Delegate to agent" in instruction:
+        return "delegate"
     if "Subtask 1:" in instruction:
         return "decompose"
     if "Result:" in instruction:
