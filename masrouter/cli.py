@@ -12,9 +12,13 @@ from masrouter import (
     __version__,
     cli_catalog,
     cli_collect,
+    cli_delegate,
+    cli_delegations,
+    cli_deliberate,
     cli_export,
     cli_exported,
     cli_logs,
+    cli_mcp,
     cli_problems,
     cli_replay,
     cli_route,
@@ -37,6 +41,8 @@ HELP = """Learn from logged outcomes which team of agents should answer a query.
   masrouter replay --logs my_logs/ -c mine/       this router on my traffic
   masrouter run --checkpoint mine/ --llm providers.yaml "Prove ..."   let that team answer
   masrouter serve -c mine/ --llm providers.yaml   for apps: HTTP, the OpenAI API, a page
+  masrouter delegate --tasks tasks.yaml --llm providers.yaml --budget 0.05   hand out subtasks
+  masrouter mcp --llm providers.yaml              let an agent hand them out, over MCP
   masrouter collect --problems mine.jsonl ...     make logs by running teams
 
 Exit codes: 0 done, 1 failed (the message says why), 2 wrong usage, 130 interrupted.
@@ -59,6 +65,10 @@ def build_app(asked: str | None = None) -> typer.Typer:
     app.command("replay")(cli_replay.replay_command)
     app.command("collect")(cli_collect.collect_command)
     app.add_typer(cli_collect.app, name="collection")
+    app.command("delegate")(cli_delegate.delegate_command)
+    app.add_typer(cli_delegations.app, name="delegations")
+    app.add_typer(cli_deliberate.app, name="deliberate")
+    app.command("mcp")(cli_mcp.mcp_command)
     app.command("optimize")(cli_exported.optimize)
     app.command("serve")(cli_serve.serve_command)
     app.add_typer(cli_serve.served_app, name="served")

@@ -113,6 +113,7 @@ def test_the_commands_are_these() -> None:
     assert {path[0] for path in COMMANDS} == {
         "logs", "catalog", "train", "evaluate", "synth", "route", "run", "collect", "collection",
         "problems", "replay", "ablate", "export", "cold-start", "serve", "served", "optimize",
+        "delegate", "delegations", "deliberate", "mcp",
     }  # fmt: skip
 
 

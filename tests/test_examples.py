@@ -56,6 +56,17 @@ def test_the_example_routes_the_question_and_lets_the_team_answer(
     assert output.endswith(ANSWER)
 
 
+@pytest.mark.slow
+def test_a_document_is_translated_and_then_summarised(tmp_path: Path) -> None:
+    steps, first, second = output_of("translate_then_summarise", tmp_path).split("\n\nstep-")
+    assert steps.splitlines() == [
+        "step-1: 'translate this technical document' fits translator",
+        "step-2: 'summarise it' fits summariser",
+    ]
+    assert first.startswith("1 by translator, 0.0 US$:\ndie rote Pumpe heizt die Leitung .")
+    assert second.startswith("2 by summariser, 0.0 US$:\n(part 1 of ")
+
+
 def test_the_readme_lists_every_file_and_its_extra() -> None:
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w.]+)` \| (?:`([\w-]+)`)? ?\|", listed, re.MULTILINE)

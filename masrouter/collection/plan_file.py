@@ -92,7 +92,7 @@ def read_plan_file(path: str | Path, catalog: Catalog) -> PlanFile:
     top = document.mapping((), ("plans", "space"))
     plans: list[Plan] = []
     for index in range(len(_list(document, ("plans",))) if "plans" in top else 0):
-        plan = _plan(document, ("plans", index), catalog)
+        plan = plan_at(document, ("plans", index), catalog)
         if plan in plans:
             raise document.problem(("plans", index), f"{plan} stands here twice")
         plans.append(plan)
@@ -102,7 +102,11 @@ def read_plan_file(path: str | Path, catalog: Catalog) -> PlanFile:
     return PlanFile(tuple(plans), space, str(path))
 
 
-def _plan(document: Document, path: tuple[str | int, ...], catalog: Catalog) -> Plan:
+def plan_at(document: Document, path: tuple[str | int, ...], catalog: Catalog) -> Plan:
+    """The plan that stands at `path` as `topology: [seats]`, with names of the catalog.
+
+    Raises the document's error as `file:line: key: why`.
+    """
     entry = document.mapping(path)
     if len(entry) != 1:
         raise document.problem(path, "expected one `topology: [seats]`")

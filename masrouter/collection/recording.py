@@ -111,7 +111,15 @@ class RecordingModel:
         meter: Meter | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Completion:
-        """Answer from the store, else ask the provider and record it; see ChatModel."""
+        """Answer from the store, else ask the provider and record it; see ChatModel.
+
+        Raises CollectionError for a request that offers tools: the store keeps text alone.
+        """
+        if request.tools:
+            raise CollectionError(
+                f"model {request.model!r}: a collection records answers in text, and this request "
+                "offers tools; offer none"
+            )
         digest = request.digest()
         known = self._calls.get(digest, RecordedCall(None))
         if known.outcome is not None:

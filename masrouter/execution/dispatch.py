@@ -129,7 +129,7 @@ class Dispatcher:
         )
         if meter.attempts == 0:
             meter.count_unmetered(completion.usage)
-        if not completion.text.strip():
+        if not completion.text.strip() and not completion.tool_calls:
             raise CallError(
                 f"model {request.model!r} gave a completion without text",
                 kind="empty",

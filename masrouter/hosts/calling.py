@@ -79,7 +79,14 @@ class HostModel:
         meter: Meter | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Completion:
-        """See ChatModel."""
+        """See ChatModel; a request that offers tools is refused, as hosts' models get none here."""
+        if request.tools:
+            raise CallError(
+                f"{request.model}: a host's model is asked for text alone, and this request offers "
+                "tools; ask a model that masrouter calls itself, or offer none",
+                kind="rejected",
+                model=request.model,
+            )
         if request.model not in self.names:
             raise CallError(
                 f"no model {request.model!r} was given; given: {', '.join(self.names)}",

@@ -1,6 +1,15 @@
 """Chat models: the protocol, clients for OpenAI-compatible endpoints, a simulated provider."""
 
-from masrouter.llms.chat import ChatModel, ChatRequest, Completion, Message, Meter, Price
+from masrouter.llms.chat import (
+    ChatModel,
+    ChatRequest,
+    Completion,
+    Message,
+    Meter,
+    Price,
+    Tool,
+    ToolCall,
+)
 from masrouter.llms.circuit_breaker import Breaker
 from masrouter.llms.openai_compatible import OpenAICompatible
 from masrouter.llms.providers import Providers
@@ -21,4 +30,6 @@ __all__ = [
     "Providers",
     "RateLimit",
     "RetryPolicy",
+    "Tool",
+    "ToolCall",
 ]

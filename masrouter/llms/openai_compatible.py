@@ -24,6 +24,7 @@ from masrouter.llms.prices import PriceBook
 from masrouter.llms.rate_limit import Grant, Limiter, RateLimit
 from masrouter.llms.retrying import RetryPolicy, retrying
 from masrouter.llms.sdk import HttpClientFactory, Sdk
+from masrouter.llms.tool_calls import with_own_ids
 from masrouter.llms.wire import ModelOptions, Reply, request_body
 from masrouter.types import Usage
 
@@ -154,6 +155,7 @@ class OpenAICompatible:
             finish_reason=reply.finish_reason,
             attempts=call.attempts,
             latency_s=latency_s,
+            tool_calls=with_own_ids(reply.tool_calls, request.messages),
         )
 
     def price(self, model: str) -> Price | None:
@@ -162,6 +164,17 @@ class OpenAICompatible:
         options = self._options_of(name)
         own = options.name or name
         return options.price or self._prices.price((name, f"{self.name}/{name}", own), own)
+
+    def credential_problem(self, model: str) -> str | None:
+        """Why a call of the model would have no key; None where nothing is missing.
+
+        No key is sent or shown, and whether a provider takes it is not known here.
+        """
+        try:
+            self._read_key(self._bare(model))
+        except CallError as error:
+            return str(error)
+        return None
 
     async def _attempt(self, call: _Call) -> Reply:
         """Wait for leave, send once, settle what it cost. Raises Failure, BudgetError."""

@@ -109,6 +109,13 @@ class Providers:
         except CallError:
             return None
 
+    def credential_problem(self, model: str) -> str | None:
+        """See `OpenAICompatible.credential_problem`.
+
+        Raises CallError of kind unknown_model where no provider is meant.
+        """
+        return self.endpoint_of(model).credential_problem(model)
+
     def endpoint_of(self, model: str) -> OpenAICompatible:
         """The endpoint that a model's name leads to; raises CallError of kind unknown_model."""
         provider, slash, name = model.partition("/")

@@ -79,6 +79,7 @@ class Sdk:
     ) -> Reply:
         """Send one request. Streamed where `body` says so; then `on_text` gets each piece.
 
+        The answer may be calls of tools where `body` offers some.
         Raises Failure for whatever the provider did; being cancelled ends the exchange.
         """
         client = await self._client()
@@ -98,9 +99,11 @@ class Sdk:
             content_type = response.headers.get("content-type", "")
             if body.get("stream") and "text/event-stream" in content_type:
                 stream = await response.parse(to=openai.AsyncStream[object])
-                return await _read_stream(stream, stall_timeout_s, on_text)
-            reply = read_answer(await _read_all(response), content_type)
-            if on_text:
+                answer = StreamedAnswer("tools" in body)
+                return await _read_stream(stream, answer, stall_timeout_s, on_text)
+            raw = await _read_all(response)
+            reply = read_answer(raw, content_type, tools="tools" in body)
+            if on_text and reply.text:
                 on_text(reply.text)
             return reply
 
@@ -162,11 +165,12 @@ async def _read_all(response: AsyncAPIResponse[Any]) -> bytes:
 
 
 async def _read_stream(
-    stream: AsyncStream[Any], stall_timeout_s: float, on_text: Callable[[str], None] | None
+    stream: AsyncStream[Any],
+    answer: StreamedAnswer,
+    stall_timeout_s: float,
+    on_text: Callable[[str], None] | None,
 ) -> Reply:
     """Pass a streamed answer on, piece by piece."""
-    answer = StreamedAnswer()
-    size = 0
     passed_on = False
     async with stream:
         while True:
@@ -175,7 +179,7 @@ async def _read_stream(
                 if chunk is _END:
                     return answer.reply()
                 piece = answer.take(chunk)
-                size = _allowed(size + len(piece))
+                _allowed(answer.size)
             except Failure as failure:
                 if passed_on and failure.retry != "no":
                     failure.retry = "no"

@@ -1,19 +1,21 @@
 """The chat completions format: what is sent, and what an answer says. Pure, nothing is called.
 
 Answers come from strangers: any part may be missing, of another type, or absurd. What is no usable
-text becomes a Failure; a count or cost that is missing or absurd is unknown, never 0.
+text becomes a Failure; a count or cost that is missing or absurd is unknown, never 0. `tool_calls`
+reads the calls of tools.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, Literal
 
 from masrouter.errors import ConfigError
-from masrouter.llms.chat import ChatRequest, Price
+from masrouter.llms.chat import ChatRequest, Message, Price, ToolCall
 from masrouter.llms.failures import Failure, error_in_answer, quoted
+from masrouter.llms.tool_calls import CallsRead, sent_calls, well_formed
 from masrouter.types import Usage
 
 OMITTABLE = ("temperature", "seed")
@@ -60,19 +62,23 @@ class Reply:
     """`cost_usd` only where the response itself says it."""
     model: str | None
     finish_reason: str | None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 def request_body(
     request: ChatRequest, own_name: str, options: ModelOptions, *, stream: bool, stream_usage: bool
 ) -> dict[str, Any]:
-    """The JSON of a request."""
+    """The JSON of a request. Raises Failure where the options would replace its tools."""
     body: dict[str, Any] = {
         "model": own_name,
-        "messages": [
-            {"role": m.speaker, "content": well_formed(m.content)} for m in request.messages
-        ],
+        "messages": [_sent(message) for message in request.messages],
         options.max_tokens_field: request.max_tokens,
     }
+    if request.tools:
+        if "tools" in options.extra_body:
+            why = "extra_body sets `tools`, and so does this request; leave it out of extra_body"
+            raise Failure("rejected", f"{why}; nothing was sent")
+        body["tools"] = [tool.to_json() for tool in request.tools]
     for name in OMITTABLE:
         value = getattr(request, name)
         if value is not None and name not in options.omit:
@@ -84,15 +90,21 @@ def request_body(
     return body
 
 
-def well_formed(text: str) -> str:
-    """Text that UTF-8 can hold: halves of a pair are joined, or replaced where one is alone."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _sent(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.speaker, "content": well_formed(message.content)}
+    if message.tool_calls:
+        body["content"] = body["content"] or None
+        body["tool_calls"] = sent_calls(message.tool_calls)
+    if message.tool_call_id is not None:
+        body["tool_call_id"] = well_formed(message.tool_call_id)
+    return body
 
 
-def read_answer(raw: bytes, content_type: str) -> Reply:
-    """The answer of a call that was not streamed; raises Failure where it is none."""
+def read_answer(raw: bytes, content_type: str, *, tools: bool = False) -> Reply:
+    """The answer of a call that was not streamed; raises Failure where it is none.
+
+    tools: some were offered, so that calls of them are an answer, too.
+    """
     if not raw.strip():
         raise _unusable("empty", "an empty answer")
     try:
@@ -112,7 +124,7 @@ def read_answer(raw: bytes, content_type: str) -> Reply:
         raise _unusable("bad_response", "no choices[0].message", usage)
     if choice.get("error"):
         raise error_in_answer(choice["error"], usage)
-    answer = _Answer(usage=usage, model=_text(data.get("model")))
+    answer = _Answer(tools, usage=usage, model=_text(data.get("model")))
     answer.take(choice, message)
     return answer.reply()
 
@@ -146,12 +158,14 @@ def read_usage(data: Any) -> Usage | None:
 class _Answer:
     """Collects an answer from one message, or from the deltas of a stream."""
 
+    tools_offered: bool = False
     usage: Usage | None = None
     model: str | None = None
     finish_reason: str | None = None
     pieces: list[str] = field(default_factory=list)
     refusal: str = ""
     tools: bool = False
+    calls: CallsRead = field(default_factory=CallsRead)
 
     def take(self, choice: Mapping[str, Any], message: Mapping[str, Any]) -> str:
         """Add what a message or delta holds; its piece of the text."""
@@ -159,22 +173,32 @@ class _Answer:
         if piece:
             self.pieces.append(piece)
         self.refusal += _text(message.get("refusal")) or ""
-        self.tools = self.tools or bool(message.get("tool_calls"))
+        if called := message.get("tool_calls"):
+            self.tools = True
+            if self.tools_offered:
+                self.calls.take(called)
         self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
         return piece
 
     def reply(self) -> Reply:
-        """The answer, now that it is complete; raises Failure where it holds no text."""
+        """The answer, now that it is complete; raises Failure where it holds no text or call."""
         text = "".join(self.pieces)
-        if text.strip():
+        whole = self.finish_reason != "length"
+        why = self.calls.problem
+        calls = () if why else self.calls.calls(whole=whole)
+        if self.tools_offered and self.finish_reason == "tool_calls" and not self.tools:
+            why = "it says that tools were called, and holds no call"
+        if why:
+            raise _unusable("bad_response", f"tool_calls: {why}", self.usage)
+        if text.strip() or calls:
             usage = self.usage or Usage()
-            # Text is never 0 tokens: a server that says so does not count.
+            # What was said is never 0 tokens: a server that says so does not count.
             usage = replace(usage, completion_tokens=usage.completion_tokens or None)
-            return Reply(text, usage, self.model, self.finish_reason)
+            return Reply(text, usage, self.model, self.finish_reason, calls)
         if self.refusal:
             why = f"the model refused: {quoted(self.refusal)}"
             raise _unusable("empty", why, self.usage, again=False)
-        if self.tools:
+        if self.tools and not self.tools_offered:
             why = "the model called tools, and none were offered"
             raise _unusable("empty", why, self.usage, again=False)
         if self.finish_reason == "content_filter":
@@ -188,11 +212,20 @@ class _Answer:
 
 @dataclass(slots=True)
 class StreamedAnswer:
-    """Puts a streamed answer together from its chunks."""
+    """Puts a streamed answer together from its chunks.
 
-    _answer: _Answer = field(default_factory=_Answer)
+    tools: some were offered, so that calls of them are an answer, too.
+    """
+
+    tools: InitVar[bool] = False
     begun: bool = False
     """A chunk has arrived."""
+    size: int = 0
+    """Characters that have arrived."""
+    _answer: _Answer = field(init=False)
+
+    def __post_init__(self, tools: bool) -> None:
+        self._answer = _Answer(tools, calls=CallsRead(streamed=True))
 
     def take(self, chunk: Any) -> str:
         """Add a chunk; its piece of text, often empty. Raises Failure where it is none."""
@@ -209,9 +242,12 @@ class StreamedAnswer:
         delta = choice.get("delta") if choice else None
         if choice is None or not isinstance(delta, Mapping):
             return ""
+        before = self._answer.calls.size
         piece = self._answer.take(choice, delta)
-        if piece and told is None:
+        grown = len(piece) + self._answer.calls.size - before
+        if grown and told is None:
             self._answer.usage = None  # what was told before does not count this piece
+        self.size += grown
         return piece
 
     def reply(self) -> Reply:

@@ -58,6 +58,7 @@ class SimulatedProvider:
     seed: which world it is: what each model happens to know, how hard each task really is.
     time_scale: 0 answers at once; 1 takes as long as the model would.
     Prices are the catalog's. A question that it does not know is a CallError, kind `rejected`.
+    It calls no tools: a request that offers some is answered in text.
     """
 
     def __init__(

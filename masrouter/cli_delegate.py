@@ -1,0 +1,377 @@
+"""`masrouter delegate`: hand out tasks, each to the model or team that fits it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from masrouter.catalog import Catalog
+from masrouter.cli_delegating import Board, final_table, printable, shown, totals
+from masrouter.cli_models import SIMULATED, ServingModel, chat_model, some_problems
+from masrouter.cli_options import CatalogPaths, CostWeight
+from masrouter.delegation.delegator import Delegator
+from masrouter.delegation.episodes import EpisodeLog
+from masrouter.delegation.parent import ParentRun, run_parent
+from masrouter.delegation.settings import Settings
+from masrouter.delegation.task_file import read_task_file
+from masrouter.delegation.tasks import Grade, Grading, OnTaskEvent, Task
+from masrouter.errors import ConfigError
+from masrouter.execution import Ledger
+from masrouter.execution.ledger import total_usage
+from masrouter.llms import Providers
+from masrouter.problems import CodeTests, Problem
+from masrouter.router import Router
+from masrouter.sandbox import Sandbox
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How the work ended."""
+
+    board: Board
+    ledger: Ledger
+    seconds: float
+    budget_usd: float | None
+    interrupted: bool
+    parent: ParentRun | None = None
+    """Where a model handed out the tasks itself, and was not interrupted."""
+
+
+def delegate_command(
+    goals: Annotated[
+        list[str] | None, typer.Argument(help="What is to be done; or --tasks, or --problems.")
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option("--tasks", "-t", help="A YAML file of tasks.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="For tasks that name none: `provider/model`, an alias, `small`, `medium`, "
+            "`large`, a plan's name, or `auto` to ask the router."
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="US dollars for everything together; it is held to.")
+    ] = None,
+    llm: Annotated[
+        str, typer.Option(help="A providers YAML file, or `simulated` (problems only).")
+    ] = SIMULATED,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", "-c", help="The router that `auto` asks.")
+    ] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="A YAML file of aliases, tiers, plans, limits.")
+    ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(help="A model that works on the goal and hands out tasks by itself."),
+    ] = None,
+    problems: Annotated[
+        list[Path] | None,
+        typer.Option(help="Problem sets: the tasks, or what --llm simulated knows; they grade."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Only so many problems, spread over the sets.")
+    ] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Most seconds for everything.")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(help="Tasks at the same time.")] = None,
+    cost_weight: CostWeight = None,
+    seed: Annotated[int, typer.Option(help="Of the runs.")] = 0,
+    catalog: CatalogPaths = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Add what happened to this file, to learn from it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all results to this JSON file.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The same JSON on standard output.")
+    ] = False,
+) -> None:
+    """Hand out tasks, each to the model that fits it: live progress, then a table of results.
+
+    Ctrl-C keeps what is done, and cancels the rest.
+
+    \b
+    masrouter delegate --tasks tasks.yaml --budget 0.05 --llm providers.yaml
+    masrouter delegate --model auto -c checkpoints/default --problems data/problems --limit 8
+    masrouter delegate --llm providers.yaml --model small "Name three tidal rivers."
+    masrouter delegate --llm providers.yaml --parent large "Compare these two reports: ..."
+    """
+    known = Catalog.load(*catalog or ())
+    found = some_problems(problems, limit) if problems else ()
+    handed_out = _tasks(goals or [], tasks, found)
+    if parent is not None and len(handed_out) != 1:
+        raise ConfigError(f"--parent works on one goal, got {len(handed_out)}")
+    if parent is not None and max_concurrency is not None:
+        raise ConfigError("--max-concurrency is for given tasks, not for --parent")
+    if out is not None:
+        _check_writable(out)
+    chosen = Settings() if settings is None else Settings.load(settings, catalog=known)
+    if parent is not None and model is not None:
+        chosen = replace(chosen, default=model)
+    asked = chat_model(llm, found, known)
+    router = (
+        None
+        if checkpoint is None
+        else Router.from_pretrained(checkpoint, catalog=known if catalog else None)
+    )
+    with contextlib.ExitStack() as stack:
+        episodes = None if log is None else EpisodeLog(log)
+        delegator = Delegator(asked, chosen, router=router, catalog=known, episodes=episodes)
+        handed_out = [*stack.enter_context(_graded(handed_out, found))]
+        job = _Job(
+            delegator, asked, handed_out, model, parent, budget, deadline_s, max_concurrency,
+            cost_weight, seed,
+        )  # fmt: skip
+        board = Board([] if parent else [(t.id or "", t.goal) for t in handed_out])
+        progress = Console(stderr=True, highlight=False)
+        with shown(board, progress) as listen:
+            ended = asyncio.run(job.done(board, listen))
+    data = _data(ended)
+    unwritten = None if out is None else _written(out, data)
+    if as_json:
+        typer.echo(json.dumps(data, allow_nan=False))
+    else:
+        _print(ended, out if unwritten is None else None)
+    if unwritten is not None:
+        raise ConfigError(f"{out}: cannot be written: {unwritten}")
+    if ended.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    # What a parent handed out may fail without its answer failing.
+    failed = ended.board.count("failed") if ended.parent is None else ended.parent.error
+    if failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is to be run."""
+
+    delegator: Delegator
+    llm: ServingModel
+    tasks: Sequence[Task]
+    model: str | None
+    parent: str | None
+    budget_usd: float | None
+    deadline_s: float | None
+    max_concurrency: int | None
+    cost_weight: float | None
+    seed: int
+
+    async def done(self, board: Board, listen: OnTaskEvent) -> _Ended:
+        """Run it until its end or an interrupt. Raises what the work raises."""
+        ledger = Ledger()  # knows what was spent when the work itself is cancelled
+        began = time.monotonic()
+        async with contextlib.AsyncExitStack() as connections:
+            if isinstance(self.llm, Providers):
+                await connections.enter_async_context(self.llm)
+            work = asyncio.create_task(self._work(ledger, listen))
+            with _cancelled_on_interrupt(work):
+                await asyncio.wait([work])
+        interrupted = work.cancelled()
+        if interrupted:
+            board.cancel()
+        run = None if interrupted else work.result()
+        seconds = time.monotonic() - began
+        return _Ended(board, ledger, seconds, self.budget_usd, interrupted, run)
+
+    async def _work(self, ledger: Ledger, listen: OnTaskEvent) -> ParentRun | None:
+        if self.parent is not None:
+            return await run_parent(
+                self.tasks[0].goal,
+                model=self.parent,
+                delegator=self.delegator,
+                context=self.tasks[0].context,
+                budget_usd=self.budget_usd,
+                within=ledger,
+                deadline_s=self.deadline_s,
+                cost_weight=self.cost_weight,
+                seed=self.seed,
+                on_event=listen,
+            )
+        await self.delegator.delegate_tasks(
+            self.tasks,
+            model=self.model,
+            budget_usd=self.budget_usd,
+            deadline_s=self.deadline_s,
+            within=ledger,
+            cost_weight=self.cost_weight,
+            seed=self.seed,
+            on_event=listen,
+            max_concurrency=self.max_concurrency,
+        )
+        return None
+
+
+@contextlib.contextmanager
+def _cancelled_on_interrupt(work: asyncio.Task[Any]) -> Iterator[None]:
+    """Ctrl-C or SIGTERM cancels `work`; a second one ends the program at once."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def remove() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    def interrupted() -> None:
+        remove()
+        work.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, interrupted)
+    try:
+        yield
+    finally:
+        remove()
+
+
+def _tasks(goals: Sequence[str], file: Path | None, problems: Sequence[Problem]) -> list[Task]:
+    if goals and file is not None:
+        raise ConfigError("give goals, or --tasks with a file of them, and not both")
+    if file is not None:
+        listed: Sequence[Task] = read_task_file(file)
+    elif goals:
+        listed = [Task(goal) for goal in goals]
+    else:
+        listed = [Task(p.query, id=p.problem_id, kind=p.task) for p in problems]
+    if not listed:
+        raise ConfigError("nothing to hand out: give goals, --tasks with a file, or --problems")
+    # Named here, so that the tasks can be shown before they begin.
+    return [replace(t, id=t.id or f"task-{number}") for number, t in enumerate(listed, start=1)]
+
+
+@contextlib.contextmanager
+def _graded(tasks: Sequence[Task], problems: Sequence[Problem]) -> Iterator[Sequence[Task]]:
+    """The tasks, those whose goal is a problem's question with its grader."""
+    by_query = {problem.query: problem for problem in problems}
+    met = [by_query[task.goal] for task in tasks if task.goal in by_query]
+    with contextlib.ExitStack() as stack:
+        programs = any(isinstance(problem.grader, CodeTests) for problem in met)
+        sandbox = stack.enter_context(Sandbox()) if programs else None
+        yield [
+            replace(
+                task,
+                grade=_grade(by_query[task.goal], sandbox),
+                kind=task.kind or by_query[task.goal].task,
+            )
+            if task.goal in by_query
+            else task
+            for task in tasks
+        ]
+
+
+def _grade(problem: Problem, sandbox: Sandbox | None) -> Grade:
+    def grade(answer: str) -> Grading:
+        found = problem.grader.grade(answer, sandbox)
+        return Grading(found.score, found.source)
+
+    return grade
+
+
+def _data(ended: _Ended) -> dict[str, Any]:
+    """What `--json` prints and `--out` keeps."""
+    run = ended.parent
+    of_parent = [] if run is None else [run.own_usage]
+    usage = total_usage([*of_parent, *(row.usage for row in ended.board.rows)])
+    results: list[Mapping[str, Any]] = []
+    for row in ended.board.rows:
+        told = {"id": row.id, "goal": row.goal, "status": row.state}
+        if row.result is None:
+            spent = {"cost_usd": row.usage.cost_usd}
+            results.append({**told, "answer": None, "usage": spent})
+        else:
+            results.append({**told, **row.result.to_json(), "answer": row.result.answer})
+    return {
+        "results": results,
+        "parent": None
+        if run is None
+        else {**run.to_json(), "results": [r.id for r in run.results]},
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cost_usd": usage.cost_usd,
+        },
+        "budget_usd": ended.budget_usd,
+        "spent_usd": ended.ledger.spent_usd,
+        "charged_usd": ended.ledger.charged_usd,
+        "latency_s": round(ended.seconds, 3),
+        "interrupted": ended.interrupted,
+    }
+
+
+def _parent_data(run: ParentRun) -> dict[str, Any]:
+    told = run.to_json()
+    told["results"] = [result.id for result in run.results]  # they stand in full beside it
+    return told
+
+
+def _print(ended: _Ended, out: Path | None) -> None:
+    console = Console(highlight=False, width=max(Console().width, 100))
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(printable(text), style=style, markup=False, soft_wrap=True)
+
+    rows = ended.board.rows
+    if rows:
+        console.print(final_table(ended.board, console.width))
+    say(totals(ended.board, ended.ledger.spent_usd, ended.ledger.charged_usd, ended.seconds))
+    run = ended.parent
+    if run is not None:
+        cost = run.own_usage.cost_usd
+        money = "unknown cost" if cost is None else f"${cost:.6f} of that"
+        say(f"parent: {', '.join(run.models) or run.target.asked}, {len(run.turns)} turns, {money}")
+        if run.error is not None:
+            say(f"failed: {run.error.type}: {run.error.message}", "red")
+    answer = None if run is None else run.answer
+    if run is None and len(rows) == 1 and rows[0].result is not None:
+        answer = rows[0].result.answer
+    if answer is not None:
+        say(f"\n{answer}")
+    if ended.interrupted:
+        say("interrupted: what was done is above, the rest was cancelled", "yellow")
+    if out is not None:
+        say(f"results: {out}")
+
+
+def _check_writable(path: Path) -> None:
+    """Raises ConfigError before anything is spent, where `path` cannot become a file."""
+    if path.is_dir():
+        raise ConfigError(f"--out {path}: is a folder; name a file")
+    if not os.access(path.parent, os.W_OK) or not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: its folder does not exist or cannot be written to")
+
+
+def _written(path: Path, data: Mapping[str, Any]) -> str | None:
+    """Write the file, which appears when it is complete; says why where it could not."""
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".json")
+        partial = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            partial.chmod(0o666 & ~mask)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None

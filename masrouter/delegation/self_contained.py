@@ -1,0 +1,81 @@
+"""Whether a task speaks of what its worker cannot see: the conversation, or another task's answer.
+
+A parent model forgets that its workers see goal and context alone. What it means by `the above`
+would be guessed by the worker, and paid for; so it is asked back before anything is sent. The rules
+look for set phrases: they miss much, and a task that has context is taken at its word. Whether
+the material that is there suffices is another question (`missing`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from masrouter.delegation.tasks import Task, TaskError
+
+_NEAR_START = 80
+"""Characters before `above` that cannot be what it refers to."""
+MOST_ID = 200
+_ABOVE = re.compile(
+    r"\b(?:the|see|as|mentioned|described|given|shown|listed|discussed) above\b(?!-)",
+    re.IGNORECASE,
+)
+_CONVERSATION = re.compile(
+    r"\b(?:(?:our|this|the (?:previous|above|earlier|current)) (?:conversation|discussion|chat)"
+    r"|(?:the|my|your) (?:previous|earlier|last|preceding) (?:message|answer|reply|turn)s?"
+    r"|(?:as|what) we (?:discussed|said)(?: (?:before|earlier))?"
+    r"|the attached (?:file|document|image|text))\b"
+    # Where a colon, a quote or a line follows, the material may stand in the goal itself.
+    r"(?![^\n]*[:\"`\n])",
+    re.IGNORECASE,
+)
+_OTHER_TASK = re.compile(
+    r"\bthe (?:(?:previous|first|second|third|other|preceding) tasks?|previous step"
+    r"|others' results|results? of the others?)\b",
+    re.IGNORECASE,
+)
+_ANSWER = r"(?:results?|outputs?|answers?) (?:of|from|by)(?: the)?(?: task)?"
+
+
+def unseen(task: Task, ids: Collection[str]) -> TaskError | None:
+    """What the task refers to and would not be given; None where nothing is found.
+
+    ids: those of all tasks of the batch. Only what a task names in `needs` is given to it.
+    """
+    for other in ids:
+        if other == task.id or other in task.needs or len(other) > MOST_ID:
+            continue
+        # `results of a` is plain English, so that short words count behind `task` alone.
+        before = "task" if len(other) < 3 and other.isalpha() else rf"(?:{_ANSWER}|task)"
+        named = rf"\b{before} [`'\"]?{re.escape(other)}(?![\w-])"
+        if found := re.search(named, f"{task.goal}\n{task.context}", re.IGNORECASE):
+            return TaskError(
+                "invalid_task",
+                f"task {task.id!r} speaks of {found[0]!r} and would not be given it: tasks see "
+                f'nothing of each other but what they need; add "needs": ["{other}"]',
+                asked=found[0],
+                nearest=(other,),
+            )
+    if task.needs:
+        return None
+    if found := _OTHER_TASK.search(task.goal):
+        if task.context or not (others := [one for one in ids if one != task.id]):
+            return None
+        return TaskError(
+            "invalid_task",
+            f"task {task.id!r} speaks of {found[0]!r} and would not be given its answer; name the "
+            "task in needs",
+            asked=found[0],
+            nearest=tuple(others),
+        )
+    if task.context:
+        return None
+    found = _CONVERSATION.search(task.goal) or _ABOVE.search(task.goal[: _NEAR_START + 20])
+    if found is None or (found.re is _ABOVE and found.start() > _NEAR_START):
+        return None
+    return TaskError(
+        "missing_information",
+        f"the goal speaks of {found[0]!r}, and the worker sees nothing but goal and context: what "
+        "is it? Put it into context, word for word",
+        asked=found[0],
+    )
