@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 
 from tiny_models import make_summariser, make_translator
 
-from masrouter.delegation import Batch
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.matching import plan_steps
-from masrouter.delegation.pipelines import summarisation_worker, translation_worker
+from masrouter.delegation.tasks import Batch
+from masrouter.delegation.workers.matching import plan_steps
+from masrouter.delegation.workers.pipelines import summarisation_worker, translation_worker
 from masrouter.encoder import load_encoder
 from masrouter.llms.simulated import SimulatedProvider
 

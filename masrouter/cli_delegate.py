@@ -22,9 +22,9 @@ from masrouter.cli_delegating import Board, final_table, printable, shown, total
 from masrouter.cli_models import SIMULATED, ServingModel, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths, CostWeight
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.episodes import EpisodeLog
-from masrouter.delegation.parent import ParentRun, run_parent
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.episodes.log import EpisodeLog
+from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.parent.running import ParentRun, run_parent
 from masrouter.delegation.task_file import read_task_file
 from masrouter.delegation.tasks import Grade, Grading, OnTaskEvent, Task
 from masrouter.errors import ConfigError

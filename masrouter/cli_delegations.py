@@ -16,8 +16,8 @@ from rich.tree import Tree
 from masrouter.errors import LogError
 
 if TYPE_CHECKING:
-    from masrouter.delegation.episode_events import Node
-    from masrouter.delegation.episodes import Episode
+    from masrouter.delegation.episodes.events import Node
+    from masrouter.delegation.episodes.log import Episode
 
 app = typer.Typer(
     name="delegations",
@@ -66,7 +66,7 @@ def export_command(
     Without --only, a log whose scores have more than one source is refused: how good an answer was
     and how well the whole job went are not the same. A row says which one it has (`score_source`).
     """
-    from masrouter.delegation.credit import export
+    from masrouter.delegation.episodes.credit import export
 
     done = export(file, destination, only=None if only is None else only.value)
     _say_cut_off(done.cut_off)
@@ -101,7 +101,7 @@ def show_command(
     masrouter delegations show episodes.jsonl
     masrouter delegations show episodes.jsonl 3f2a
     """
-    from masrouter.delegation.episodes import read_episodes
+    from masrouter.delegation.episodes.log import read_episodes
 
     read = read_episodes(file)
     _say_cut_off(read.cut_off)
@@ -143,7 +143,7 @@ def score_command(
     \b
     masrouter delegations score episodes.jsonl 3f2a --score 1 --source human
     """
-    from masrouter.delegation.episodes import EpisodeLog, read_episodes
+    from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
     from masrouter.delegation.tasks import Grading
 
     found = _named(read_episodes(file).episodes, episode, file)
@@ -187,7 +187,7 @@ def _summary(episode: Episode) -> dict[str, Any]:
 
 
 def _whole(episode: Episode) -> dict[str, Any]:
-    from masrouter.delegation.credit import credit
+    from masrouter.delegation.episodes.credit import credit
 
     nodes = []
     for node in episode.nodes:
@@ -208,7 +208,7 @@ def _tree(episode: Episode) -> Tree:
 
 
 def _line(episode: Episode, node: Node) -> str:
-    from masrouter.delegation.credit import credit
+    from masrouter.delegation.episodes.credit import credit
 
     given = credit(episode, node)
     cost = "unknown" if node.usage.cost_usd is None else f"${node.usage.cost_usd:.6f}"

@@ -15,12 +15,12 @@ from rich.table import Table
 from masrouter.catalog import Catalog
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
-from masrouter.delegation.calibration import Calibration, Goal, Measured, calibrate
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.sampled import collect_samples, read_samples, write_samples
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.deliberation.calibration import Calibration, Goal, Measured, calibrate
+from masrouter.delegation.deliberation.sampled import collect_samples, read_samples, write_samples
+from masrouter.delegation.deliberation.thresholds import Thresholds
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Grade, Grading, Task
-from masrouter.delegation.thresholds import Thresholds
 from masrouter.errors import ConfigError
 from masrouter.llms import Providers
 from masrouter.problems import CodeTests, Problem

@@ -16,8 +16,8 @@ from masrouter.catalog import Catalog
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths, as_backend
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.episodes import EpisodeLog
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.episodes.log import EpisodeLog
+from masrouter.delegation.naming.settings import Settings
 from masrouter.errors import ConfigError
 from masrouter.problems import Problem
 from masrouter.router import Router
@@ -82,7 +82,7 @@ def mcp_command(
         "env": {"OPENAI_API_KEY": "..."}}}}
     Clients start it in a folder of theirs, and pass on no variables but those of `env`.
     """
-    from masrouter.delegation.mcp_server import CallOptions, mcp_server
+    from masrouter.delegation.tools.mcp_server import CallOptions, mcp_server
 
     if not http and (host is not None or port is not None):
         raise ConfigError("--host and --port: are for --http")
@@ -115,12 +115,12 @@ def mcp_command(
     if budget_per_call is not None:
         total += f", ${budget_per_call:g} a call"
     if not http:
-        from masrouter.delegation.mcp_stdio import serve_stdio
+        from masrouter.delegation.tools.mcp_stdio import serve_stdio
 
         typer.echo(f"masrouter mcp: serves its client over stdio; budget: {total}", err=True)
         asyncio.run(serve_stdio(server))
         return
-    from masrouter.delegation.mcp_http import key_of, serve_http
+    from masrouter.delegation.tools.mcp_http import key_of, serve_http
 
     key = key_of(os.environ)
     who = "whoever is on this machine" if key is None else "whoever has the key"

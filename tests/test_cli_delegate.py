@@ -31,7 +31,7 @@ from tests.llms.faulty_server import (
 from typer.testing import CliRunner, Result
 
 from masrouter.cli_delegate import delegate_command
-from masrouter.delegation.episodes import EpisodeLog
+from masrouter.delegation.episodes.log import EpisodeLog
 from masrouter.errors import MasRouterError
 
 ROOT = Path(__file__).parents[1]

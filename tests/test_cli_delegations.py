@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from masrouter import cli_logs
 from masrouter.cli_delegations import app
-from masrouter.delegation.episodes import EpisodeLog, read_episodes
+from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.tasks import Grading, TaskError
 from masrouter.errors import LogError
 from masrouter.logs import read_logs

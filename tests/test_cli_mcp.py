@@ -21,7 +21,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from typer.testing import CliRunner
 
 from masrouter.cli_mcp import mcp_command
-from masrouter.delegation.mcp_http import ENVIRONMENT_KEY
+from masrouter.delegation.tools.mcp_http import ENVIRONMENT_KEY
 from masrouter.errors import CatalogError, CheckpointError, ConfigError
 from masrouter.problems import read_problems
 

@@ -17,17 +17,17 @@ from functools import partial
 from typing import TypedDict, Unpack
 
 from masrouter.catalog import Catalog
-from masrouter.delegation.auto import Auto
-from masrouter.delegation.episodes import Episode, EpisodeLog
+from masrouter.delegation.automatic.auto import Auto
+from masrouter.delegation.automatic.shares import committed_usd, most_call_usd
+from masrouter.delegation.episodes.log import Episode, EpisodeLog
+from masrouter.delegation.episodes.recording import Recording
 from masrouter.delegation.intake import Taken, take_in
-from masrouter.delegation.model_names import callable_models, learned_names, renamed
-from masrouter.delegation.names import Names
-from masrouter.delegation.offers import Offer, offers_of
+from masrouter.delegation.naming.model_names import callable_models, learned_names, renamed
+from masrouter.delegation.naming.names import Names
+from masrouter.delegation.naming.offers import Offer, offers_of
+from masrouter.delegation.naming.settings import AUTO, Settings
 from masrouter.delegation.query import task_query
-from masrouter.delegation.recording import Recording
 from masrouter.delegation.running import BatchWork, Job, Tell
-from masrouter.delegation.settings import AUTO, Settings
-from masrouter.delegation.shares import committed_usd, most_call_usd
 from masrouter.delegation.task_errors import error_of
 from masrouter.delegation.tasks import (
     Batch,
@@ -37,7 +37,7 @@ from masrouter.delegation.tasks import (
     Task,
     TaskResult,
 )
-from masrouter.delegation.workers import Worker, with_workers
+from masrouter.delegation.workers.worker import Worker, with_workers
 from masrouter.encoder.memo import MemoEncoder
 from masrouter.errors import ConfigError
 from masrouter.execution.dispatch import Clock

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from masrouter.catalog import Catalog
+from masrouter.delegation.episodes.recording import Recording
 from masrouter.delegation.query import task_query
-from masrouter.delegation.recording import Recording
 from masrouter.delegation.task_errors import error_of, internal, needed_failed, too_late
 from masrouter.delegation.tasks import (
     Grade,

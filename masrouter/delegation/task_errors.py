@@ -73,7 +73,7 @@ def _of_run(failure: ExecutionError, asked: str | None) -> TaskError:
 
 def call_error(call: CallError, why: str, asked: str | None) -> TaskError:
     """Of a task whose last call, which it could not do without, failed. why: in words."""
-    from masrouter.delegation.workers import WorkerError
+    from masrouter.delegation.workers.worker import WorkerError
 
     may_pass = call.kind in _MAY_PASS or call.kind == "circuit_open"
     if isinstance(call, WorkerError):

@@ -39,10 +39,10 @@ from pathlib import Path
 from typing import Any
 
 from masrouter.catalog import Catalog
-from masrouter.delegation.names import Names
-from masrouter.delegation.offers import offers_of
+from masrouter.delegation.naming.names import Names
+from masrouter.delegation.naming.offers import offers_of
+from masrouter.delegation.naming.settings import AUTO, Settings
 from masrouter.delegation.query import task_query
-from masrouter.delegation.settings import AUTO, Settings
 from masrouter.errors import ConfigError, MasRouterError, RoutingError
 from masrouter.hosts.calling import HostModel, Said
 from masrouter.hosts.choosing import Chooser, RouteOptions

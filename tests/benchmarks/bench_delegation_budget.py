@@ -34,10 +34,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masrouter.answers.code import extract_code
-from masrouter.delegation.allocation import Allocation, allocate, equal_split
-from masrouter.delegation.auto import Auto, Candidate
+from masrouter.delegation.automatic.allocation import Allocation, allocate, equal_split
+from masrouter.delegation.automatic.auto import Auto, Candidate
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Task, TaskResult
 from masrouter.errors import ExecutionError
 from masrouter.execution import aexecute

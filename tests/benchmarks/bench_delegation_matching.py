@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from tests.delegation.matching_requests import DESCRIPTIONS, EXAMPLES, REQUESTS
 
-from masrouter.delegation import matching
+from masrouter.delegation.workers import matching
 from masrouter.encoder import load_encoder
 
 WEIGHTS = (0.0, 0.5, 1.0)

@@ -25,12 +25,12 @@ import numpy as np
 from tests.delegation.lacking import WRITTEN, lacking_goals
 
 from masrouter.answers import answer_key
-from masrouter.delegation.calibration import Calibration, Goal, Measured, calibrate
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberate import Deliberation, deliberate, handed_over
-from masrouter.delegation.missing_labels import calibrate_missing
+from masrouter.delegation.deliberation.calibration import Calibration, Goal, Measured, calibrate
+from masrouter.delegation.deliberation.missing_labels import calibrate_missing
+from masrouter.delegation.deliberation.policy import Deliberation, deliberate, handed_over
+from masrouter.delegation.deliberation.sampled import collect_samples, write_samples
 from masrouter.delegation.query import read_query
-from masrouter.delegation.sampled import collect_samples, write_samples
 from masrouter.delegation.tasks import Grade, Grading, Task
 from masrouter.llms.chat import ChatRequest, Completion, Message, Meter, Price
 from masrouter.llms.simulated import SimulatedProvider

@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
-from masrouter.delegation.missing_labels import LabelledGoal
+from masrouter.delegation.deliberation.missing_labels import LabelledGoal
 from masrouter.problems import CodeTests, Number, Problem
 
 WRITTEN = tuple(

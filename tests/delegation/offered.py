@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from masrouter.catalog import Catalog
-from masrouter.delegation.names import Names
-from masrouter.delegation.offers import offers_of
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.names import Names
+from masrouter.delegation.naming.offers import offers_of
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import DelegationError, TaskError
-from masrouter.delegation.workers import Worker
+from masrouter.delegation.workers.worker import Worker
 from masrouter.llms import ModelOptions, OpenAICompatible, Price, Providers
 from masrouter.types import Agent, Plan
 

@@ -9,8 +9,8 @@ from typing import Any
 from tests.delegation.scripted import Reply, ScriptedModel
 
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.parent import ParentRun, run_parent
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.parent.running import ParentRun, run_parent
 from masrouter.llms import (
     ChatRequest,
     Completion,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masrouter.delegation.agreement import Rule, parting, read_steps, should_delegate
+from masrouter.delegation.deliberation.agreement import Rule, parting, read_steps, should_delegate
 from masrouter.errors import ConfigError
 
 FOUR = "Two and two is four.\nAnswer: 4"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masrouter.delegation.allocation import Allocation, Option, allocate, equal_split
+from masrouter.delegation.automatic.allocation import Allocation, Option, allocate, equal_split
 
 SLACK = 1e-9
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.delegation.offered import CATALOG, KEY, SETTINGS, TRANSLATOR, names, providers, refusal
 
-from masrouter.delegation.offers import offers_of
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.offers import offers_of
+from masrouter.delegation.naming.settings import Settings
 from masrouter.errors import ConfigError
 from masrouter.types import Agent, Plan
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from masrouter.delegation.auto import Auto
+from masrouter.delegation.automatic.auto import Auto
 from masrouter.delegation.tasks import DelegationError
 from masrouter.encoder import HashingEncoder
 from masrouter.errors import RoutingError

@@ -9,7 +9,7 @@ import pytest
 from tests.delegation.scripted import ScriptedModel
 
 from masrouter.delegation.delegator import Delegator, delegate_tasks
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Batch, Task, TaskRouted
 from masrouter.router import Router
 

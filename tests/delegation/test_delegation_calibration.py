@@ -16,12 +16,12 @@ from tests.delegation.scripted import DOWN, Said, ScriptedModel
 from typer.testing import CliRunner
 
 from masrouter.cli_deliberate import app
-from masrouter.delegation.agreement import Rule
-from masrouter.delegation.calibration import Calibration, Goal, calibrate, replay
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberate import deliberate
-from masrouter.delegation.missing import MissingRule
-from masrouter.delegation.sampled import (
+from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.calibration import Calibration, Goal, calibrate, replay
+from masrouter.delegation.deliberation.missing import MissingRule
+from masrouter.delegation.deliberation.policy import deliberate
+from masrouter.delegation.deliberation.sampled import (
     Sample,
     SampledQuery,
     StrongOutcome,
@@ -29,8 +29,8 @@ from masrouter.delegation.sampled import (
     read_samples,
     write_samples,
 )
+from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.tasks import DelegationError, Grading, Task
-from masrouter.delegation.thresholds import Thresholds
 from masrouter.errors import ConfigError, EvaluationError, LogError
 from masrouter.llms.chat import ChatRequest
 

@@ -11,8 +11,8 @@ from tests.conftest import COST_LADDER, LADDER
 from tests.delegation.episode_samples import decision, result
 
 from masrouter.catalog import Catalog
-from masrouter.delegation.credit import Only, credit, export, records
-from masrouter.delegation.episodes import EpisodeLog, read_episodes
+from masrouter.delegation.episodes.credit import Only, credit, export, records
+from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.tasks import Grading, TaskError
 from masrouter.encoder import HashingEncoder
 from masrouter.errors import LogError

@@ -10,10 +10,10 @@ import pytest
 from tests.delegation.scripted import DOWN, PRICE, PROMPT_TOKENS, ScriptedModel
 
 from masrouter.delegation.delegator import delegate_task, delegate_tasks
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.query import read_query
-from masrouter.delegation.settings import Settings
 from masrouter.delegation.tasks import Batch, DelegationError, Task
-from masrouter.delegation.workers import Worker
+from masrouter.delegation.workers.worker import Worker
 from masrouter.errors import CallError, ConfigError, MasRouterError
 from masrouter.llms.chat import Price
 from masrouter.types import Agent, Plan, Usage

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from tests.delegation.scripted import DOWN, PRICE, PROMPT_TOKENS, Said, ScriptedModel
 
-from masrouter.delegation.agreement import Rule
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberate import Deliberation, deliberate
-from masrouter.delegation.episodes import EpisodeLog, read_episodes
-from masrouter.delegation.missing import MissingRule
+from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.missing import MissingRule
+from masrouter.delegation.deliberation.policy import Deliberation, deliberate
+from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Grading, Task, TaskEnded
 from masrouter.errors import ConfigError, MasRouterError

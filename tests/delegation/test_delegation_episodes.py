@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.delegation.episode_samples import decision, result
 
-from masrouter.delegation.episode_events import (
+from masrouter.delegation.episodes.events import (
     Finished,
     Graded,
     Node,
@@ -26,7 +26,7 @@ from masrouter.delegation.episode_events import (
     read_event,
     write_event,
 )
-from masrouter.delegation.episodes import Episode, EpisodeLog, read_episodes
+from masrouter.delegation.episodes.log import Episode, EpisodeLog, read_episodes
 from masrouter.delegation.tasks import Grading, TaskError
 from masrouter.errors import LogError
 from masrouter.types import Agent, Plan, Usage
@@ -317,7 +317,7 @@ def test_threads_and_writers_share_a_file(log: EpisodeLog) -> None:
 WRITER = """
 import sys
 from tests.delegation.episode_samples import result
-from masrouter.delegation.episodes import EpisodeLog
+from masrouter.delegation.episodes.log import EpisodeLog
 log = EpisodeLog(sys.argv[1])
 episode = log.open("a long job", episode=sys.argv[2])
 n = 0

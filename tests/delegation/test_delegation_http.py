@@ -12,9 +12,9 @@ import pytest
 from tests.llms.faulty_server import Behaviour, Exchange, FaultyServer, answer, completion, status
 
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.episodes import EpisodeLog, read_episodes
+from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.query import read_query
-from masrouter.delegation.settings import Settings
 from masrouter.delegation.tasks import Batch, Task
 from masrouter.execution import Ledger
 from masrouter.llms import Providers

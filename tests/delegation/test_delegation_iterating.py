@@ -10,11 +10,11 @@ import pytest
 from tests.delegation.scripted import DOWN, Said, ScriptedModel
 
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.episodes import EpisodeLog, read_episodes
-from masrouter.delegation.iterating import END, Iteration, by_description, iterate
+from masrouter.delegation.deliberation.iterating import END, Iteration, by_description, iterate
+from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Task
-from masrouter.delegation.workers import Worker
+from masrouter.delegation.workers.worker import Worker
 from masrouter.encoder import load_encoder
 from masrouter.errors import ConfigError
 from masrouter.llms.chat import ChatRequest

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.delegation.matching_requests import DESCRIPTIONS, EXAMPLES, REQUESTS
 
-from masrouter.delegation.matching import match_workers, plan_steps, split_steps
 from masrouter.delegation.tasks import Task
-from masrouter.delegation.workers import Worker
+from masrouter.delegation.workers.matching import match_workers, plan_steps, split_steps
+from masrouter.delegation.workers.worker import Worker
 from masrouter.encoder import Encoder, HashingEncoder, load_encoder
 from masrouter.errors import ConfigError
 

@@ -23,9 +23,9 @@ from mcp.types import JSONRPCRequest, TextContent
 from tests.delegation.scripted import ScriptedModel
 
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.mcp_http import ENVIRONMENT_KEY, PATH, http_app, key_of, serve_http
-from masrouter.delegation.mcp_server import CallOptions, mcp_server
-from masrouter.delegation.tools import tools_of
+from masrouter.delegation.tools.calling import tools_of
+from masrouter.delegation.tools.mcp_http import ENVIRONMENT_KEY, PATH, http_app, key_of, serve_http
+from masrouter.delegation.tools.mcp_server import CallOptions, mcp_server
 from masrouter.errors import ConfigError
 
 KEY = "a-key-of-sufficient-length"

@@ -13,10 +13,10 @@ from tests.delegation.lacking import WRITTEN, lacking_goals
 from tests.delegation.scripted import DOWN, ScriptedModel
 
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.missing import MissingCheck, MissingRule, check_missing
-from masrouter.delegation.missing_labels import LabelledGoal, calibrate_missing
+from masrouter.delegation.deliberation.missing import MissingCheck, MissingRule, check_missing
+from masrouter.delegation.deliberation.missing_labels import LabelledGoal, calibrate_missing
+from masrouter.delegation.deliberation.signals import missing_signals
 from masrouter.delegation.query import read_query
-from masrouter.delegation.signals import missing_signals
 from masrouter.delegation.tasks import Task
 from masrouter.errors import ConfigError, EvaluationError
 from masrouter.problems import read_problems

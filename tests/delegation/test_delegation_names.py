@@ -17,9 +17,9 @@ from tests.delegation.offered import (
 )
 from tests.delegation.scripted import ScriptedModel
 
-from masrouter.delegation.names import Names
-from masrouter.delegation.offers import offers_of
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.names import Names
+from masrouter.delegation.naming.offers import offers_of
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import DelegationError, Source
 from masrouter.errors import ConfigError
 from masrouter.types import Agent, Plan

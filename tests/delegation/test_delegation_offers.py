@@ -18,9 +18,9 @@ from tests.delegation.offered import (
 from tests.delegation.scripted import ScriptedModel
 
 from masrouter.catalog import Catalog, ModelEntry
-from masrouter.delegation.offers import Offer, offers_of
-from masrouter.delegation.settings import Settings
-from masrouter.delegation.workers import Worker
+from masrouter.delegation.naming.offers import Offer, offers_of
+from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.workers.worker import Worker
 from masrouter.errors import CallError, ConfigError
 from masrouter.hosts.calling import HostModel
 from masrouter.llms import ModelOptions, OpenAICompatible, Price, Providers

@@ -26,8 +26,8 @@ from tests.delegation.scripted import DOWN, Reply, ScriptedModel
 from tests.llms.faulty_server import Exchange, FaultyServer, answer, completion
 
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.parent import ParentLimits, ParentRun, run_parent
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.parent.running import ParentLimits, ParentRun, run_parent
 from masrouter.delegation.tasks import (
     DelegationError,
     Task,

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.matching import plan_steps
-from masrouter.delegation.pipelines import CUT, summarisation_worker, translation_worker
 from masrouter.delegation.tasks import Batch
-from masrouter.delegation.text_model import Generation, TextModel
-from masrouter.delegation.workers import Produced, Worker
+from masrouter.delegation.workers.matching import plan_steps
+from masrouter.delegation.workers.pipelines import CUT, summarisation_worker, translation_worker
+from masrouter.delegation.workers.text_model import Generation, TextModel
+from masrouter.delegation.workers.worker import Produced, Worker
 from masrouter.encoder import load_encoder
 from masrouter.errors import ConfigError
 from masrouter.llms.simulated import SimulatedProvider

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.delegation.scripted import DOWN, PROMPT_TOKENS, ScriptedModel
 
-from masrouter.delegation.credit import records
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.episodes import Episode, EpisodeLog, read_episodes
+from masrouter.delegation.episodes.credit import records
+from masrouter.delegation.episodes.log import Episode, EpisodeLog, read_episodes
 from masrouter.delegation.query import task_query
 from masrouter.delegation.tasks import Batch, Grading, Task
 from masrouter.errors import LogError

@@ -14,8 +14,8 @@ from tests.delegation.scripted import DOWN, PRICE, ScriptedModel
 
 from masrouter.catalog import Catalog
 from masrouter.delegation.delegator import Delegator, delegate_tasks
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.query import read_query
-from masrouter.delegation.settings import Settings
 from masrouter.delegation.tasks import (
     Batch,
     Grading,

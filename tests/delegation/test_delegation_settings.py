@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from masrouter.delegation.settings import MOST_NAME, Settings
+from masrouter.delegation.naming.settings import MOST_NAME, Settings
 from masrouter.errors import ConfigError
 from masrouter.types import Agent, Plan
 

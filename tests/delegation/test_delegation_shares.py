@@ -8,11 +8,11 @@ import pytest
 from tests.delegation.scripted import ScriptedModel
 
 from masrouter.catalog import Catalog
-from masrouter.delegation.model_names import callable_models, learned_names, renamed
-from masrouter.delegation.names import Names
-from masrouter.delegation.offers import offers_of
-from masrouter.delegation.settings import Settings
-from masrouter.delegation.shares import committed_usd, most_call_usd
+from masrouter.delegation.automatic.shares import committed_usd, most_call_usd
+from masrouter.delegation.naming.model_names import callable_models, learned_names, renamed
+from masrouter.delegation.naming.names import Names
+from masrouter.delegation.naming.offers import offers_of
+from masrouter.delegation.naming.settings import Settings
 from masrouter.execution import Ledger, aexecute
 from masrouter.llms import ModelOptions, OpenAICompatible, Providers
 from masrouter.llms.chat import Price

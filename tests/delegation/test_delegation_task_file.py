@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from masrouter.delegation import Task
 from masrouter.delegation.task_file import MAX_CONTEXT_BYTES, read_task_file
+from masrouter.delegation.tasks import Task
 from masrouter.errors import ConfigError
 from masrouter.strict_yaml import dump_strict
 

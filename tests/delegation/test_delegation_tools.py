@@ -17,11 +17,11 @@ from tests.delegation.scripted import DOWN, ScriptedModel
 
 from masrouter.catalog import Catalog
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import DelegationError, TaskEnded
-from masrouter.delegation.tool_schemas import MOST_CHARACTERS, checked
-from masrouter.delegation.tool_texts import MOST_DESCRIPTION
-from masrouter.delegation.tools import TOOLS, call_tool, failed, openai_tools, tools_of
+from masrouter.delegation.tools.calling import TOOLS, call_tool, failed, openai_tools, tools_of
+from masrouter.delegation.tools.schemas import MOST_CHARACTERS, checked
+from masrouter.delegation.tools.texts import MOST_DESCRIPTION
 from masrouter.execution.ledger import Ledger
 from masrouter.llms import ModelOptions, OpenAICompatible, Providers
 from masrouter.llms.chat import Price

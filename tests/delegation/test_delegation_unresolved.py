@@ -9,9 +9,9 @@ import pytest
 from tests.delegation.offered import CATALOG, KEY, names, options, refusal
 from tests.delegation.scripted import ScriptedModel
 
-from masrouter.delegation.names import Names
-from masrouter.delegation.offers import offers_of
-from masrouter.delegation.settings import Settings
+from masrouter.delegation.naming.names import Names
+from masrouter.delegation.naming.offers import offers_of
+from masrouter.delegation.naming.settings import Settings
 from masrouter.llms import OpenAICompatible
 
 

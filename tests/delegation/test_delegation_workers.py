@@ -17,7 +17,7 @@ from tests.llms.meters import Tally
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.query import task_query
 from masrouter.delegation.tasks import Batch, Task
-from masrouter.delegation.workers import (
+from masrouter.delegation.workers.worker import (
     Produced,
     Worker,
     WorkerError,

@@ -1,0 +1,229 @@
+"""Which worker fits a request, by their descriptions; and a request of several steps as tasks.
+
+A request fits the worker whose description, or one of whose example requests, is nearest to it in
+the encoder's space, unless it is about as near to what any chat model does. Steps are found by
+rules in English requests: connectives and sentences before a verb that asks for work, and numbered
+lists. Where the rules find nothing, a request stays whole.
+
+Not here: the trained router, which learns from outcomes what a description cannot say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from masrouter.delegation.tasks import Task
+from masrouter.delegation.workers.worker import Worker
+from masrouter.encoder import Encoder
+from masrouter.errors import ConfigError
+
+MEASURED_ENCODER = "all-MiniLM-L6-v2"
+THRESHOLD = 0.20
+"""Of `Match.score`; for `MEASURED_ENCODER` chosen by cross-validation on 100 labelled requests to
+10 workers (tests/benchmarks/bench_delegation_matching.py)."""
+CHAT_WEIGHT = 0.5
+"""How much nearness to a chat model's work speaks against a worker; chosen with the threshold."""
+
+CHAT_WORK = (
+    "Writes, explains and fixes computer programs.",
+    "Solves problems of mathematics and logic.",
+    "Writes stories, poems, letters and other new texts.",
+    "Explains facts of science, history and general knowledge.",
+    "Gives advice, ideas and plans for everyday life.",
+)
+"""What a chat model does anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How workers fit a request."""
+
+    worker: str | None
+    """The one that fits; None where none does."""
+    nearest: str
+    """The one that comes nearest, whether it fits or not."""
+    score: float
+    """Its cosine less `CHAT_WEIGHT` times that of a chat model's work."""
+    cosines: Mapping[str, float]
+    """Of each worker, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A request in parts."""
+
+    steps: tuple[str, ...]
+    """What is asked for, in order; at least one."""
+    material: str
+    """The text that came along, behind an empty line or a colon at a line's end; may be empty."""
+
+
+def match_workers(
+    requests: Sequence[str],
+    workers: Sequence[Worker],
+    encoder: Encoder,
+    *,
+    threshold: float | None = None,
+) -> list[Match]:
+    """The match of each request, encoded together.
+
+    threshold: a worker fits from this score on; None takes the one measured for all-MiniLM-L6-v2.
+    Raises ConfigError without workers, or without a threshold for another encoder.
+    """
+    if not workers:
+        raise ConfigError("match_workers: there are no workers; give at least one")
+    if threshold is None:
+        if encoder.identity.partition("@")[0] != MEASURED_ENCODER:
+            raise ConfigError(
+                f"match_workers: no threshold is known for the encoder {encoder.identity!r}; "
+                f"give one, or use {MEASURED_ENCODER}"
+            )
+        threshold = THRESHOLD
+    if not requests:
+        return []
+    texts = [[worker.description, *worker.examples] for worker in workers]
+    vectors = encoder.encode([*requests, *CHAT_WORK, *(text for own in texts for text in own)])
+    asked, rest = vectors[: len(requests)], vectors[len(requests) :]
+    cosines = asked @ rest.T  # (N, C + D), chat work first
+    chat = cosines[:, : len(CHAT_WORK)].max(1)  # (N,)
+    ends = np.cumsum([len(own) for own in texts])[:-1]
+    parts = np.split(cosines[:, len(CHAT_WORK) :], ends, axis=1)
+    near = np.stack([part.max(1) for part in parts], axis=1)  # (N, W)
+    found = []
+    for row, against in zip(near, chat, strict=True):
+        best = int(row.argmax())
+        score = float(row[best] - CHAT_WEIGHT * against)
+        name = workers[best].name
+        by_name = {worker.name: float(x) for worker, x in zip(workers, row, strict=True)}
+        found.append(Match(name if score >= threshold else None, name, score, by_name))
+    return found
+
+
+def plan_steps(
+    goal: str,
+    workers: Sequence[Worker],
+    encoder: Encoder,
+    *,
+    context: str = "",
+    otherwise: str | None = None,
+    threshold: float | None = None,
+) -> tuple[Task, ...]:
+    """A request as tasks that need each other in turn, each for the worker that fits it.
+
+    The first task is given `context` and the request's own material, each further one the answer
+    before it. Neighbouring steps for one worker, or for none, stay one task; a request in which no
+    step fits a worker stays whole.
+
+    otherwise: the model of steps that no worker fits; None leaves it to the delegation.
+    Raises ConfigError as `match_workers`, and for a request without text.
+    """
+    if not goal.strip():
+        raise ConfigError("plan_steps: the goal is empty; say what is to be done")
+    found = split_steps(goal)
+    matches = match_workers(found.steps, workers, encoder, threshold=threshold)
+    if all(match.worker is None for match in matches):
+        return (Task(goal, context=context, model=otherwise, id="step-1"),)
+    joined: list[tuple[str, str | None]] = []
+    for step, match in zip(found.steps, matches, strict=True):
+        if joined and joined[-1][1] == match.worker:
+            joined[-1] = (f"{joined[-1][0]}; then {step}", match.worker)
+        else:
+            joined.append((step, match.worker))
+    material = "\n\n".join(text for text in (context, found.material) if text.strip())
+    return tuple(
+        Task(
+            step,
+            context=material if position == 1 else "",
+            model=worker or otherwise,
+            id=f"step-{position}",
+            needs=() if position == 1 else (f"step-{position - 1}",),
+        )
+        for position, (step, worker) in enumerate(joined, 1)
+    )
+
+
+_VERBS = (
+    "add|analy[sz]e|ask|build|calculate|cancel|categori[sz]e|classify|clean|collect|compare|"
+    "compile|compute|condense|convert|correct|create|debug|describe|detect|determine|download|"
+    "e-?mail|evaluate|explain|extract|fetch|find|gather|generate|get|give|identify|implement|"
+    "improve|inspect|locate|make|paraphrase|predict|prepare|proofread|prove|publish|put|read|"
+    "recommend|reformat|render|reply|retrieve|rewrite|save|select|send|shorten|show|simplify|"
+    "solve|suggest|summari[sz]e|tabulate|tell|transcribe|translate|upload|validate|verify|"
+    "visuali[sz]e|write"
+)
+_ALSO_NOUNS = (
+    "answer|book|check|count|draft|estimate|format|grade|judge|label|list|look|measure|move|"
+    "outline|plan|post|present|query|rank|rate|report|research|return|review|run|schedule|search|"
+    "sort|state|store|test|turn"
+)
+_OBJECT = (
+    "(?:all|an?|any|each|every|her|him|it|its|me|my|our|that|the|their|them|these|this|up|us|your)"
+)
+_POLITE = r"(?:please\s+|also\s+)?"
+_ASKED = rf"(?={_POLITE}(?:(?:{_VERBS})\b|(?:{_ALSO_NOUNS})\s+{_OBJECT}\b))"
+_AFTER = r"(?:then|afterwards|after\s+that|finally|next|lastly)"
+_BORDERS = re.compile(
+    rf"[,;.!]?\s+(?:and\s+|but\s+)?{_AFTER},?\s+(?={_POLITE}(?:{_VERBS}|{_ALSO_NOUNS})\b)"
+    rf"|,?\s+(?:and|before\s+you)\s+{_ASKED}"
+    rf"|[,;.!?]\s+{_ASKED}"
+    r"|,?\s+followed\s+by\s+",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(r"\s*(?:if|when|whenever|once|unless|while|as)\b", re.IGNORECASE)
+_NUMBERED = re.compile(r"^\s{0,8}(\d{1,2})[.)]\s+(\S.*)$", re.MULTILINE)
+_QUOTED = re.compile(r'"[^"\n]*"|“[^”\n]*”|`[^`\n]*`')
+_MATERIAL = re.compile(r":[ \t]*\n|\n[ \t]*\n|\n?```")
+LONGEST_REQUEST = 4000
+"""Characters of a request's instruction beyond which it is not split: it is no list of steps."""
+
+
+def split_steps(goal: str) -> Steps:
+    """A request's steps, and the material behind them; one step where it has no others.
+
+    What stands in quotation marks is never split, nor anything of the material.
+    """
+    listed = _numbered(goal)
+    if listed is not None:
+        return listed
+    border = _MATERIAL.search(goal.strip())
+    request, material = goal.strip(), ""
+    if border is not None and border.start() > 0:
+        material = request[border.start() :].lstrip(":").strip()
+        request = request[: border.start()].strip()
+    if len(request) > LONGEST_REQUEST:
+        return Steps((request,), material)
+    return Steps(_steps_of(request), material)
+
+
+def _numbered(goal: str) -> Steps | None:
+    """Lines 1., 2., ... as steps; what stands behind an empty line after them is material."""
+    items = list(_NUMBERED.finditer(goal))
+    numbers = [int(item[1]) for item in items]
+    count = next((i for i, number in enumerate(numbers) if number != i + 1), len(numbers))
+    if count < 2:
+        return None
+    between = [goal[a.end() : b.start()] for a, b in itertools.pairwise(items[:count])]
+    intro = goal[: items[0].start()].strip()
+    if any(gap.strip() for gap in between) or (intro and not intro.endswith(":")):
+        return None
+    steps = tuple(item[2].strip().rstrip(".;,") for item in items[:count])
+    return Steps(steps, goal[items[count - 1].end() :].strip())
+
+
+def _steps_of(request: str) -> tuple[str, ...]:
+    # Of one length with the request, so that places found here are places there.
+    masked = _QUOTED.sub(lambda quote: "x" * len(quote[0]), request)
+    steps, start = [], 0
+    for border in _BORDERS.finditer(masked):
+        if _CONDITION.match(masked, start):
+            continue  # "if it rains, book a taxi" is one thing to do
+        steps.append(request[start : border.start()])
+        start = border.end()
+    steps.append(request[start:])
+    kept = tuple(step.strip(" ,;.") for step in steps if step.strip(" ,;."))
+    return kept if len(kept) > 1 else (request,)
