@@ -33,24 +33,27 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: export COLUMNS := 150
 demo: $(INSTALLED) ## the whole way on the data that comes with the project, into runs/demo
 	@rm -rf $(DEMO)
-	@echo '== 1/6 the logs: teams of simulated models on real problems. Is a team worth it?'
+	@echo '== 1/7 the logs: teams of simulated models on real problems. Is a team worth it?'
 	$(BIN)/masrouter logs teams data/logs/grid.parquet
-	@echo '== 2/6 what would a router have got and paid, against simple rules?'
+	@echo '== 2/7 what would a router have got and paid, against simple rules?'
 	$(BIN)/masrouter evaluate --logs data/logs/grid.parquet --folds 3 --seeds 1 \
 		--note 'The models are simulated: see data/README.md' --out $(DEMO)/evaluation
-	@echo '== 3/6 learn a router'
+	@echo '== 3/7 learn a router'
 	$(BIN)/masrouter train --logs data/logs/grid.parquet --out $(DEMO)/checkpoint \
 		--run-folder $(DEMO)/run
-	@echo '== 4/6 ask it'
+	@echo '== 4/7 ask it'
 	$(BIN)/masrouter route --checkpoint $(DEMO)/checkpoint --willingness-to-pay 0.01 \
 		'def merge(a: list[int], b: list[int]) -> list[int]: """Merge two sorted lists."""' \
 		'How many ways are there to seat seven people at a round table with two of them apart?'
-	@echo '== 5/6 what would it have saved on logged traffic, and what would it have broken?'
+	@echo '== 5/7 what would it have saved on logged traffic, and what would it have broken?'
 	$(BIN)/masrouter replay --logs data/logs/grid.parquet --checkpoint $(DEMO)/checkpoint \
 		--current-plan 'cot(gpt-4o)' --out $(DEMO)/replay
-	@echo '== 6/6 let the routed teams answer (simulated models, a real sandbox)'
+	@echo '== 6/7 let the routed teams answer (simulated models, a real sandbox)'
 	$(BIN)/masrouter run --checkpoint $(DEMO)/checkpoint --willingness-to-pay 0.01 \
 		--problems data/problems --limit 6
+	@echo '== 7/7 hand out tasks, each to the model or team that fits it, under one budget'
+	$(BIN)/masrouter delegate --tasks examples/tasks.yaml --model medium --budget 0.05 \
+		--checkpoint $(DEMO)/checkpoint --problems data/problems --log $(DEMO)/episodes.jsonl
 
 # Everything that the repository ships as data, made again. The logs come out byte for byte.
 default-data: $(INSTALLED) ## collect data/logs anew and train checkpoints/default on them
