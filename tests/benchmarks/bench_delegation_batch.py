@@ -41,9 +41,8 @@ async def measure(latencies: list[float], count: int) -> None:
         there = len(latencies)
         async with providers:
             await handed_out(providers, there, there)  # the SDK is imported, connections are made
-            print(
-                "| tasks | batch | slowest task | sum of the tasks | failed |\n|--:|--:|--:|--:|--:|"
-            )
+            print("| tasks | batch | slowest task | sum of the tasks | failed |")
+            print("|--:|--:|--:|--:|--:|")
             for tasks in (there, count):
                 show(await handed_out(providers, tasks, there))
             servers[0].__exit__(None, None, None)
