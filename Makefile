@@ -52,7 +52,7 @@ demo: $(INSTALLED) ## the whole way on the data that comes with the project, int
 	$(BIN)/masrouter run --checkpoint $(DEMO)/checkpoint --willingness-to-pay 0.01 \
 		--problems data/problems --limit 6
 	@echo '== 7/7 hand out tasks, each to the model or team that fits it, under one budget'
-	$(BIN)/masrouter delegate --tasks examples/tasks.yaml --model medium --budget 0.05 \
+	$(BIN)/masrouter delegate --tasks examples/tasks.yaml --budget 0.05 \
 		--checkpoint $(DEMO)/checkpoint --problems data/problems --log $(DEMO)/episodes.jsonl
 
 # Everything that the repository ships as data, made again. The logs come out byte for byte.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
@@ -26,6 +27,7 @@ from masrouter import (
     cli_serve,
 )
 from masrouter.errors import MasRouterError
+from masrouter.printable import printable
 
 COMMANDS = "masrouter.commands"
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -116,12 +118,15 @@ def _add(app: typer.Typer, point: EntryPoint) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of a text, what the terminal does not have
     stderr = Console(stderr=True, highlight=False)
     try:
         build_app(sys.argv[1] if len(sys.argv) > 1 else None)()
     except MasRouterError as error:
         stderr.print("error:", style="bold red", end=" ")
-        stderr.print(str(error), markup=False, soft_wrap=True)
+        stderr.print(printable(str(error)), markup=False, soft_wrap=True)
         sys.exit(EXIT_FAILURE)
     except KeyboardInterrupt:
         stderr.print("interrupted")

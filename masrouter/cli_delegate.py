@@ -18,12 +18,12 @@ import typer
 from rich.console import Console
 
 from masrouter.catalog import Catalog
-from masrouter.cli_delegating import Board, final_table, printable, shown, totals
+from masrouter.cli_delegating import Board, Progress, final_table, shown, totals
 from masrouter.cli_models import SIMULATED, ServingModel, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths, CostWeight
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.log import EpisodeLog
-from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.naming.settings import AUTO, PROVIDER_FLAG, Settings
 from masrouter.delegation.parent.running import ParentRun, run_parent
 from masrouter.delegation.task_file import read_task_file
 from masrouter.delegation.tasks import Grade, Grading, OnTaskEvent, Task
@@ -31,9 +31,11 @@ from masrouter.errors import ConfigError
 from masrouter.execution import Ledger
 from masrouter.execution.ledger import total_usage
 from masrouter.llms import Providers
+from masrouter.printable import printable
 from masrouter.problems import CodeTests, Problem
 from masrouter.router import Router
 from masrouter.sandbox import Sandbox
+from masrouter.types import Usage
 
 INTERRUPTED = 130
 
@@ -47,6 +49,8 @@ class _Ended:
     seconds: float
     budget_usd: float | None
     interrupted: bool
+    parent_usage: Usage
+    """Of a parent's own calls; nothing without one, and unknown where it was interrupted."""
     parent: ParentRun | None = None
     """Where a model handed out the tasks itself, and was not interrupted."""
 
@@ -62,11 +66,18 @@ def delegate_command(
         str | None,
         typer.Option(
             help="For tasks that name none: `provider/model`, an alias, `small`, `medium`, "
-            "`large`, a plan's name, or `auto` to ask the router."
+            "`large`, a plan's name, or `auto` to ask the router, which is the default with -c."
         ),
     ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="Of --model: by this provider of the providers file.")
+    ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="US dollars for everything together; it is held to.")
+        float | None,
+        typer.Option(
+            help="Most US dollars for everything together. `auto` buys score with it; with "
+            "--cost-weight it also stays frugal."
+        ),
     ] = None,
     llm: Annotated[
         str, typer.Option(help="A providers YAML file, or `simulated` (problems only).")
@@ -111,6 +122,12 @@ def delegate_command(
     masrouter delegate --llm providers.yaml --model small "Name three tidal rivers."
     masrouter delegate --llm providers.yaml --parent large "Compare these two reports: ..."
     """
+    if limit is not None and not problems:
+        raise ConfigError("--limit: is for --problems")
+    if provider is not None:
+        if model is None:
+            raise ConfigError("--provider: says whose --model is meant; name the model too")
+        model = f"{model} {PROVIDER_FLAG} {provider}"
     known = Catalog.load(*catalog or ())
     found = some_problems(problems, limit) if problems else ()
     handed_out = _tasks(goals or [], tasks, found)
@@ -119,10 +136,15 @@ def delegate_command(
     if parent is not None and max_concurrency is not None:
         raise ConfigError("--max-concurrency is for given tasks, not for --parent")
     if out is not None:
-        _check_writable(out)
+        _check_writable(out, {"--tasks": tasks, "--llm": Path(llm), "--log": log,
+                              "--settings": settings})  # fmt: skip
     chosen = Settings() if settings is None else Settings.load(settings, catalog=known)
     if parent is not None and model is not None:
         chosen = replace(chosen, default=model)
+    if checkpoint is not None and chosen.default is None:
+        chosen = replace(chosen, default=AUTO)
+    if parent is None:  # the limit is for language models; this list is the user's own
+        chosen = replace(chosen, max_tasks=max(chosen.max_tasks, len(handed_out)))
     asked = chat_model(llm, found, known)
     router = (
         None
@@ -138,8 +160,7 @@ def delegate_command(
             cost_weight, seed,
         )  # fmt: skip
         board = Board([] if parent else [(t.id or "", t.goal) for t in handed_out])
-        progress = Console(stderr=True, highlight=False)
-        with shown(board, progress) as listen:
+        with shown(board, Progress()) as listen:
             ended = asyncio.run(job.done(board, listen))
     data = _data(ended)
     unwritten = None if out is None else _written(out, data)
@@ -187,7 +208,9 @@ class _Job:
             board.cancel()
         run = None if interrupted else work.result()
         seconds = time.monotonic() - began
-        return _Ended(board, ledger, seconds, self.budget_usd, interrupted, run)
+        own = Usage(0, 0, 0.0) if self.parent is None else Usage()
+        own = own if run is None else run.own_usage
+        return _Ended(board, ledger, seconds, self.budget_usd, interrupted, own, run)
 
     async def _work(self, ledger: Ledger, listen: OnTaskEvent) -> ParentRun | None:
         if self.parent is not None:
@@ -285,8 +308,7 @@ def _grade(problem: Problem, sandbox: Sandbox | None) -> Grade:
 def _data(ended: _Ended) -> dict[str, Any]:
     """What `--json` prints and `--out` keeps."""
     run = ended.parent
-    of_parent = [] if run is None else [run.own_usage]
-    usage = total_usage([*of_parent, *(row.usage for row in ended.board.rows)])
+    usage = total_usage([ended.parent_usage, *(row.usage for row in ended.board.rows)])
     results: list[Mapping[str, Any]] = []
     for row in ended.board.rows:
         told = {"id": row.id, "goal": row.goal, "status": row.state}
@@ -299,7 +321,7 @@ def _data(ended: _Ended) -> dict[str, Any]:
         "results": results,
         "parent": None
         if run is None
-        else {**run.to_json(), "results": [r.id for r in run.results]},
+        else {**run.to_json(), "results": [r.id for r in run.results]},  # above in full
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
@@ -313,14 +335,9 @@ def _data(ended: _Ended) -> dict[str, Any]:
     }
 
 
-def _parent_data(run: ParentRun) -> dict[str, Any]:
-    told = run.to_json()
-    told["results"] = [result.id for result in run.results]  # they stand in full beside it
-    return told
-
-
 def _print(ended: _Ended, out: Path | None) -> None:
-    console = Console(highlight=False, width=max(Console().width, 100))
+    console = Console(highlight=False)
+    console.width = max(console.width, 60 if console.is_terminal else 100)
 
     def say(text: str, style: str | None = None) -> None:
         console.print(printable(text), style=style, markup=False, soft_wrap=True)
@@ -347,10 +364,18 @@ def _print(ended: _Ended, out: Path | None) -> None:
         say(f"results: {out}")
 
 
-def _check_writable(path: Path) -> None:
-    """Raises ConfigError before anything is spent, where `path` cannot become a file."""
+def _check_writable(path: Path, others: Mapping[str, Path | None]) -> None:
+    """Raises ConfigError before anything is spent, where `path` cannot become the results' file.
+
+    others: files of other options, which the results would replace.
+    """
     if path.is_dir():
         raise ConfigError(f"--out {path}: is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"--out {path}: is a device or pipe; name a file, or use --json")
+    for option, other in others.items():
+        if other is not None and path.resolve() == other.resolve():
+            raise ConfigError(f"--out {path}: is the file of {option}, too; name another")
     if not os.access(path.parent, os.W_OK) or not path.parent.is_dir():
         raise ConfigError(f"--out {path}: its folder does not exist or cannot be written to")
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +28,7 @@ from masrouter.delegation.tasks import (
 )
 from masrouter.execution.events import CallEnded, CallStarted
 from masrouter.execution.ledger import total_usage
+from masrouter.printable import on_one_line, printable
 from masrouter.types import Plan, Usage
 
 State = Literal["waiting", "working", "done", "failed", "cancelled"]
@@ -42,8 +42,12 @@ _STYLES: dict[State, str] = {
 }
 _NUMBERS = 36
 """Columns that cost, time, score and the gaps take."""
+_LIVE_NUMBERS = 44
+"""Columns that all but task and model take while it runs."""
 _MOST_RESULT = 160
 """Characters of an answer in the table, on one line as wide as it can be; errors are whole."""
+_SHORT_RESULT = 60
+"""An answer of up to so many characters is shown whole, of a longer one the last line."""
 _AROUND = 6
 """Lines of a terminal that are not rows: heads, totals, the prompt."""
 
@@ -136,6 +140,17 @@ class Board:
         return row
 
 
+class Progress(Console):
+    """Standard error. That nobody reads it any more is no reason to end work that is paid for."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from now on."""
+        self.quiet = True
+
+
 @contextlib.contextmanager
 def shown(board: Board, console: Console) -> Iterator[OnTaskEvent]:
     """A listener for a Delegator, whose events are shown until the end."""
@@ -154,7 +169,7 @@ def shown(board: Board, console: Console) -> Iterator[OnTaskEvent]:
 
     with Live(
         console=console,
-        get_renderable=lambda: _live(board, max(console.height - _AROUND, 1)),
+        get_renderable=lambda: _live(board, max(console.height - _AROUND, 1), console.width),
         refresh_per_second=8,
         transient=True,
         redirect_stdout=False,
@@ -211,18 +226,9 @@ def team_of(plan: Plan) -> str:
     return plan.agents[0].model if len(plan.agents) == 1 else str(plan)
 
 
-def printable(text: str) -> str:
-    """Somebody else's text for a terminal: no escape sequences, nothing that reorders a line."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}"
-        if unicodedata.category(c) in ("Cc", "Cs", "Cf") and c not in "\n\t\N{ZERO WIDTH JOINER}"
-        else c
-        for c in text
-    )
-
-
-def _live(board: Board, most: int) -> Table:
+def _live(board: Board, most: int, width: int) -> Group:
     """The rows that fit: those worked on first, then what ended last."""
+    name = min(max((width - _LIVE_NUMBERS) // 2, 8), 48)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("task", "state", "model", "calls", "cost", "time"):
         right = column in ("calls", "cost", "time")
@@ -232,14 +238,13 @@ def _live(board: Board, most: int) -> Table:
         order = {"working": 0, "failed": 1, "done": 2, "waiting": 3, "cancelled": 4}
         rows = sorted(rows, key=lambda row: (order[row.state], -(row.ended or 0)))[:most]
     for row in rows:
-        cells = [row.id, row.state, row.model, str(row.calls), _cost(row)]
-        cells.append(_time(row, board.clock()))
-        table.add_row(*(Text(_on_one_line(cell, 48)) for cell in cells), style=_STYLES[row.state])
+        task, model = (on_one_line(text, name) for text in (row.id, row.model))
+        cells = [task, row.state, model, str(row.calls), _cost(row), _time(row, board.clock())]
+        table.add_row(*map(Text, cells), style=_STYLES[row.state])
     hidden = len(board.rows) - len(rows)
     ended = board.count("done", "failed")
     more = f"{ended} of {len(board.rows)} ended" + (f", {hidden} not shown" if hidden else "")
-    table.add_row(Text(more, style="dim"))
-    return table
+    return Group(table, Text(more, style="dim"))
 
 
 def _line(board: Board, row: Row) -> Text:
@@ -250,7 +255,7 @@ def _line(board: Board, row: Row) -> Text:
         parts += [calls, _cost(row), _time(row, board.clock())]
         if row.result.error is not None:
             parts.append(_result(row))
-    return Text(_on_one_line(", ".join(filter(None, parts)), 2000))
+    return Text(on_one_line(", ".join(filter(None, parts)), 2000))
 
 
 def _cost(row: Row) -> str:
@@ -271,9 +276,8 @@ def _result(row: Row) -> str:
         near = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
         told = all(name in error.message for name in error.nearest)
         return f"{error.type}: {error.message}{'' if told else near}"
-    return _on_one_line(row.result.answer or "", _MOST_RESULT)
-
-
-def _on_one_line(text: str, most: int) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= most else f"{line[: most - 3]}..."
+    answer = (row.result.answer or "").strip()
+    last = answer.splitlines()[-1] if answer else ""
+    # A long answer ends with what it says; a program is known by how it begins.
+    whole = len(answer) <= _SHORT_RESULT or last.startswith("```")
+    return on_one_line(answer if whole else last, _MOST_RESULT)

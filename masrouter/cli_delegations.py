@@ -14,6 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from masrouter.errors import LogError
+from masrouter.printable import on_one_line, printable
 
 if TYPE_CHECKING:
     from masrouter.delegation.episodes.events import Node
@@ -78,7 +79,7 @@ def export_command(
         f"{done.final:,} with their episode's, {done.unscored:,} with none"
     )
     for source, rows in sorted(done.sources.items()):
-        typer.echo(f"  {rows:,} scored by {_printable(source)}")
+        typer.echo(f"  {rows:,} scored by {printable(source)}")
     if len(done.sources) > 1:
         _note("warning: scores of several sources stand in one log; score_source tells them apart")
     if done.left_out:
@@ -135,10 +136,14 @@ def score_command(
         str, typer.Option(help="What scored it: human, tests, judge, ...", show_default=False)
     ],
     node: Annotated[
-        str | None, typer.Option(help="Score this subtask; without, the whole episode.")
+        str | None,
+        typer.Option(help="Score this subtask, by its id or the end of it; else the episode."),
     ] = None,
 ) -> None:
-    """Say how well an episode went, or how good one subtask's answer was. Once: it stays.
+    """Say how well an episode went, or how good one subtask's answer was.
+
+    A score is given once and cannot be changed. A subtask's own grade, such as that of a problem,
+    goes before its episode's score.
 
     \b
     masrouter delegations score episodes.jsonl 3f2a --score 1 --source human
@@ -151,9 +156,10 @@ def score_command(
     if node is None:
         log.finish(found, Grading(score, source))
     else:
+        node = _node_named(found, node)
         log.grade(found, node, Grading(score, source))
-    what = f"episode {found.id}" if node is None else f"node {_printable(node)} of {found.id}"
-    typer.echo(f"{what}: {score:g} by {_printable(source)}")
+    what = f"episode {found.id}" if node is None else f"node {printable(node)} of {found.id}"
+    typer.echo(f"{what}: {score:g} by {printable(source)}")
 
 
 def _named(episodes: tuple[Episode, ...], name: str, file: Path) -> Episode:
@@ -166,6 +172,17 @@ def _named(episodes: tuple[Episode, ...], name: str, file: Path) -> Episode:
             f"{file}: {what} of an id that begins with {name!r}; "
             "`masrouter delegations show` lists them"
         )
+    return found[0]
+
+
+def _node_named(episode: Episode, name: str) -> str:
+    """The id of a node by its whole id, or by the task's id at its end where only one has it."""
+    ids = [node.id for node in episode.nodes]
+    found = [name] if name in ids else [id for id in ids if id.endswith(f"/{name}")]
+    if len(found) != 1:
+        what = "no subtask" if not found else f"{len(found)} subtasks"
+        shown = on_one_line(", ".join(ids), 400)
+        raise LogError(f"episode {episode.id}: {what} {name!r}; there are {shown or 'none'}")
     return found[0]
 
 
@@ -217,24 +234,20 @@ def _line(episode: Episode, node: Node) -> str:
     else:
         ended = "no score" if node.error is None else f"failed: {node.error}"
     plan = "not run" if node.plan is None else str(node.plan)
-    return _printable(
+    return printable(
         f"{node.id}  {plan}  {cost}  {node.latency_s:.1f} s  {_short(ended)}  {_short(node.query)}"
     )
 
 
 def _final(episode: Episode) -> str:
     grading = episode.grading
-    return "no final score" if grading is None else f"{grading.score:g} by {grading.source}"
+    if grading is None:
+        return "no final score"
+    return f"{grading.score:g} by {printable(grading.source)}"
 
 
 def _short(text: str) -> str:
-    line = _printable(" ".join(text.split()))
-    return line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 3]}..."
-
-
-def _printable(text: str) -> str:
-    """Without what could drive a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return on_one_line(text, _MOST_SHOWN)
 
 
 def _say_cut_off(lines: tuple[str, ...]) -> None:

@@ -17,7 +17,12 @@ from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.calibration import Calibration, Goal, Measured, calibrate
-from masrouter.delegation.deliberation.sampled import collect_samples, read_samples, write_samples
+from masrouter.delegation.deliberation.sampled import (
+    SampledQuery,
+    collect_samples,
+    read_samples,
+    writing_samples,
+)
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Grade, Grading, Task
@@ -87,24 +92,35 @@ def collect(
         model, None if settings is None else Settings.load(settings), catalog=known
     )
     with contextlib.ExitStack() as stack:
+        write = stack.enter_context(writing_samples(out))
         programs = any(isinstance(problem.grader, CodeTests) for problem in chosen)
         sandbox = stack.enter_context(Sandbox()) if programs else None
         tasks = [
             Task(p.query, id=p.problem_id, kind=p.task, grade=_grade(p, sandbox)) for p in chosen
         ]
 
+        kept = 0
+
+        def keep(query: SampledQuery) -> None:
+            nonlocal kept
+            write(query)
+            kept += 1
+
         async def main() -> None:
             async with contextlib.AsyncExitStack() as connections:
                 if isinstance(model, Providers):
                     await connections.enter_async_context(model)
-                found = await collect_samples(
+                await collect_samples(
                     tasks, cheap=cheap, strong=strong, delegator=delegator, samples=samples,
-                    budget_usd=budget, seed=seed,
+                    budget_usd=budget, seed=seed, on_query=keep,
                 )  # fmt: skip
-            write_samples(out, found)
 
-        asyncio.run(main())
-    typer.echo(f"wrote {out}: {len(tasks)} problems, {samples} samples each", err=True)
+        try:
+            asyncio.run(main())
+        finally:
+            if kept:
+                told = f"wrote {out}: {kept} of {len(tasks)} problems, {samples} samples each"
+                typer.echo(told, err=True)
 
 
 @app.command("calibrate")

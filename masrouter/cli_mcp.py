@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths, as_backend
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.log import EpisodeLog
-from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.naming.settings import AUTO, Settings
 from masrouter.errors import ConfigError
 from masrouter.problems import Problem
 from masrouter.router import Router
@@ -27,7 +28,7 @@ def mcp_command(
     llm: Annotated[str, typer.Option(help="A providers YAML file, or `simulated`.")],
     checkpoint: Annotated[
         str | None,
-        typer.Option("--checkpoint", "-c", help="The router behind `auto`. Without: no `auto`."),
+        typer.Option("--checkpoint", "-c", help="The router behind `auto`, the default then."),
     ] = None,
     backend: Annotated[
         str | None,
@@ -99,9 +100,12 @@ def mcp_command(
             router = Router.from_pretrained(
                 checkpoint, catalog=known if catalog else None, backend=chosen
             )
+        rules = Settings() if settings is None else Settings.load(settings, catalog=known)
+        if router is not None and rules.default is None:
+            rules = replace(rules, default=AUTO)
         delegator = Delegator(
             model,
-            Settings() if settings is None else Settings.load(settings, catalog=known),
+            rules,
             router=router,
             catalog=known,
             episodes=None if log is None else EpisodeLog(log),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from masrouter.cli_models import (
 )
 from masrouter.errors import ConfigError, ExecutionError
 from masrouter.execution import execute
+from masrouter.printable import printable
 from masrouter.problems import (
     CodeTests,
     Grade,
@@ -168,7 +168,7 @@ def _data(run: Run, grade: Grade | None) -> dict[str, Any]:
 
 def _show(console: Console, run: Run, grade: Grade | None, trace: bool) -> None:
     def say(text: str, style: str | None = None) -> None:
-        console.print(_printable(text), style=style, markup=False)
+        console.print(printable(text), style=style, markup=False)
 
     head = " ".join(run.query.split())
     say(head if len(head) <= 96 else head[:93] + "...", "bold")
@@ -192,16 +192,6 @@ def _show(console: Console, run: Run, grade: Grade | None, trace: bool) -> None:
         right = grade.score == 1.0
         verdict = "right" if right else "wrong"
         say(f"  graded  {verdict} ({grade.detail})", "green" if right else "red")
-
-
-def _printable(text: str) -> str:
-    """A model's text for a terminal: without escape sequences and what cannot be encoded."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}"
-        if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"
-        else c
-        for c in text
-    )
 
 
 def _indented(text: str) -> str:

@@ -206,6 +206,13 @@ class Router:
             )
         return self.run_by(self._scorer, encoder)
 
+    def with_catalog(self, catalog: Catalog) -> Router:
+        """The same router at other prices; names that `catalog` lacks keep those of training."""
+        state = self.state.with_catalog(catalog)
+        router = Router(state, self.encoder, checkpoint=self.checkpoint, scorer=self._scorer)
+        router._place = self._place
+        return router
+
     def save_pretrained(self, folder: str | Path) -> str:
         """Write a checkpoint folder and return its id; an existing checkpoint is replaced."""
         return write_checkpoint(folder, state_to_checkpoint(self.state, self.encoder))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import html
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _NAME = re.compile(r"[a-z][a-z_]*")
 _OPEN = re.compile(r'<([a-z][a-z_]*)((?: [a-z_]+="[^"<>]*")*)>\n')
+_CLOSE = re.compile(r"\n</([a-z][a-z_]*)>")
 _ATTRIBUTE = re.compile(r' ([a-z_]+)="([^"<>]*)"')
 
 
@@ -42,13 +44,19 @@ def section(name: str, text: str, **attributes: str) -> str:
 def read_sections(prompt: str) -> list[Section]:
     """The outermost marked parts of a prompt, in order. Unclosed parts are not parts."""
     found: list[Section] = []
+    # Found once for all: to look for each mark's end would take time in the square of the length.
+    ends: dict[str, list[int]] = {}
+    for end in _CLOSE.finditer(prompt):
+        ends.setdefault(end[1], []).append(end.start())
     at = 0
     while opening := _OPEN.search(prompt, at):
         name = opening[1]
-        closing = prompt.find(f"\n</{name}>", opening.end() - 1)
-        if closing < 0:
+        own = ends.get(name, [])
+        place = bisect_left(own, opening.end() - 1)
+        if place == len(own):
             at = opening.end()
             continue
+        closing = own[place]
         text = prompt[opening.end() : closing]
         attributes = {key: html.unescape(value) for key, value in _ATTRIBUTE.findall(opening[2])}
         found.append(Section(name, _restored(text), attributes))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"masrouter": ROOT / "masrouter", "masrouter_train": ROOT / "training/masrouter_train"}
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "types", "sections"}),
+    frozenset({"errors", "types", "sections", "printable"}),
     frozenset({"strict_yaml", "catalog", "logs"}),
     frozenset({"outcomes", "answers"}),
     frozenset({"llms", "sandbox"}),

@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import pty
 import re
-import select
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-import typer
+from tests.cli_delegate_samples import TWO, cells, delegate, providers, tasks
 from tests.llms.faulty_server import (
     Exchange,
     FaultyServer,
     Received,
     answer,
     completion,
-    hang,
     status,
 )
-from typer.testing import CliRunner, Result
 
-from masrouter.cli_delegate import delegate_command
 from masrouter.delegation.episodes.log import EpisodeLog
 from masrouter.errors import MasRouterError
 
 ROOT = Path(__file__).parents[1]
-
-CHILD = """
-import sys
-import typer
-from masrouter.cli_delegate import delegate_command
-app = typer.Typer(add_completion=False)
-app.callback()(lambda: None)
-app.command("delegate")(delegate_command)
-app()
-"""
 
 
 @pytest.fixture
@@ -58,56 +37,10 @@ def llm(server: FaultyServer, tmp_path: Path) -> str:
     return providers(tmp_path, server)
 
 
-def providers(folder: Path, server: FaultyServer) -> str:
-    path = folder / "providers.yaml"
-    path.write_text(
-        f"""
-providers:
-  lab:
-    base_url: {server.base_url}
-    api_key_env: null
-    retry: {{tries: 1}}
-    input_usd_per_mtok: 1
-    output_usd_per_mtok: 2
-    models: {{quick: , strong: , broken: }}
-"""
-    )
-    return str(path)
-
-
-def tasks(folder: Path, text: str) -> str:
-    path = folder / "tasks.yaml"
-    path.write_text(text)
-    return str(path)
-
-
-def delegate(*arguments: str) -> Result:
-    app = typer.Typer(add_completion=False)
-    app.callback()(lambda: None)
-    app.command("delegate")(delegate_command)
-    return CliRunner().invoke(app, ["delegate", *arguments])
-
-
 def refused(*arguments: str) -> str:
     result = delegate(*arguments)
     assert isinstance(result.exception, MasRouterError), result.output
     return str(result.exception)
-
-
-def cells(output: str) -> list[list[str]]:
-    """The rows of the table, whose columns are two spaces apart."""
-    lines = iter(output.splitlines())
-    for line in lines:
-        if line.startswith("task "):
-            break
-    return [re.split(r" {2,}", line.strip()) for line in lines if line.startswith("task-")]
-
-
-TWO = """
-tasks:
-  - {goal: Look it up., model: quick}
-  - {goal: Think hard., model: lab/strong}
-"""
 
 
 def test_a_table_of_model_cost_time_and_result_ends_it(
@@ -125,6 +58,24 @@ def test_a_table_of_model_cost_time_and_result_ends_it(
     assert sum(costs) == pytest.approx(server.billed_usd)
     assert all(re.fullmatch(r"\d+\.\d s", row[3]) for row in (first, second))
     assert f"2 of 2 tasks done; spent ${server.billed_usd:.6f}; " in done.stdout
+
+
+def test_the_limit_on_tasks_of_language_models_is_none_for_a_list_of_ones_own(
+    server: FaultyServer, llm: str
+) -> None:
+    goals = [f"Look up {number}." for number in range(17)]
+    done = delegate("--llm", llm, "--model", "quick", "--provider", "lab", *goals)
+    assert done.exit_code == 0, done.output
+    assert "17 of 17 tasks done" in done.stdout
+
+
+def test_of_a_long_answer_the_last_line_is_shown(
+    server: FaultyServer, llm: str, tmp_path: Path
+) -> None:
+    long = "First, what is given has to be read with care. " * 3
+    server.script = {"quick": [answer(f"{long}\n\nAnswer: 42\n")], "strong": [answer("so")]}
+    done = delegate("--tasks", tasks(tmp_path, TWO), "--llm", llm)
+    assert [row[4] for row in cells(done.stdout)] == ["Answer: 42", "so"]
 
 
 def test_on_a_pipe_every_task_has_a_line_when_it_begins_and_when_it_ends(
@@ -258,6 +209,19 @@ def test_results_that_could_not_be_written_are_refused_before_anything_is_spent(
     assert server.calls == []
 
 
+def test_results_never_replace_the_file_of_another_option(
+    server: FaultyServer, llm: str, tmp_path: Path
+) -> None:
+    path, log = tasks(tmp_path, TWO), str(tmp_path / "log.jsonl")
+    for option, given in (("--tasks", path), ("--llm", llm), ("--log", log)):
+        told = refused("--tasks", path, "--llm", llm, "--log", log, "--out", given)
+        assert f"is the file of {option}, too" in told
+    os.mkfifo(tmp_path / "pipe")
+    told = refused("--tasks", path, "--llm", llm, "--out", str(tmp_path / "pipe"))
+    assert "is a device or pipe" in told
+    assert server.calls == []
+
+
 def test_what_models_and_tasks_say_cannot_steer_the_terminal(
     server: FaultyServer, llm: str, tmp_path: Path
 ) -> None:
@@ -280,7 +244,8 @@ def test_what_models_and_tasks_say_cannot_steer_the_terminal(
         (("--settings", "none.yaml", "one"), "none.yaml: cannot be read"),
         (("--deadline-s", "0", "one"), "deadline_s: expected seconds > 0"),
         (("--max-concurrency", "0", "one"), "max_concurrency"),
-        (("--model", "quick", *(str(n) for n in range(17))), "17 tasks, and 16 are allowed"),
+        (("--model", "quick", "--limit", "2", "one"), "--limit: is for --problems"),
+        (("--provider", "lab", "one"), "--provider: says whose --model is meant"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(
@@ -400,7 +365,7 @@ def test_auto_without_a_router_is_each_tasks_error(problems: str) -> None:
 @pytest.mark.slow
 def test_auto_asks_the_router_that_ships(tmp_path: Path) -> None:
     done = delegate(
-        "--problems", str(ROOT / "data/problems"), "--limit", "6", "--model", "auto",
+        "--problems", str(ROOT / "data/problems"), "--limit", "6",
         "-c", str(ROOT / "checkpoints/default"), "--budget", "0.05", "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -408,114 +373,3 @@ def test_auto_asks_the_router_that_ships(tmp_path: Path) -> None:
     assert {row["asked"] for row in found["results"]} == {"auto"}
     assert all(row["expected"]["score"] > 0 for row in found["results"])
     assert 0 < found["spent_usd"] <= 0.05
-
-
-class Child:
-    """The command in a process of its own, with a terminal or pipes. Use it in a `with`."""
-
-    def __init__(self, *arguments: str, terminal: bool = False) -> None:
-        self.seen = b""
-        if terminal:
-            self._screen, theirs = pty.openpty()
-        else:
-            self._screen, theirs = os.pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, "delegate", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=theirs if terminal else subprocess.PIPE,
-            stderr=theirs,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "110", "LINES": "30"},
-            cwd=ROOT,
-        )
-        os.close(theirs)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-        os.close(self._screen)
-
-    def until(self, enough: Callable[[str], bool]) -> str:
-        """What was shown (standard error where there are pipes) once it is enough."""
-        end = time.monotonic() + 60
-        while not enough(self.seen.decode(errors="ignore")):
-            assert time.monotonic() < end, self.seen.decode(errors="ignore")
-            assert self._read(), self.seen.decode(errors="ignore")
-        return self.seen.decode(errors="ignore")
-
-    def rest(self) -> tuple[str, int]:
-        """Everything that a terminal showed to the end, or standard output; and the exit code."""
-        while self._read():
-            pass
-        output, _ = self.process.communicate(timeout=60)
-        return (self.seen if output is None else output).decode(), self.process.returncode
-
-    def _read(self) -> bool:
-        if not select.select([self._screen], [], [], 1.0)[0]:
-            return True
-        try:
-            data = os.read(self._screen, 65536)
-        except OSError:  # how a terminal says that its other side is closed
-            return False
-        self.seen += data
-        return bool(data)
-
-
-def without_codes(screen: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen).replace("\r", "")
-
-
-def test_a_terminal_shows_every_task_live_and_then_the_table(
-    server: FaultyServer, llm: str, tmp_path: Path
-) -> None:
-    released = threading.Event()
-
-    async def when_told(exchange: Exchange) -> None:
-        await asyncio.to_thread(released.wait, 60)
-        await answer("at last")(exchange)
-
-    server.script = {"quick": [answer("found it")], "strong": [when_told]}
-    with Child("--tasks", tasks(tmp_path, TWO), "--llm", llm, terminal=True) as child:
-        live = child.until(lambda text: "1 of 2 ended" in text)
-        plain = without_codes(live)
-        assert re.search(r"task-1 +done +quick +1 +\$0\.0000\d+ +\d+\.\d s", plain)
-        assert re.search(r"task-2 +working +lab/strong +1 ", plain)
-        assert "\x1b[" in live
-        assert "result" not in plain
-        released.set()
-        shown, code = child.rest()
-    assert code == 0
-    table = without_codes(shown)
-    first, second = cells(table[table.rindex("task  ") :])
-    assert (first[1], first[4]) == ("quick", "found it")
-    assert (second[1], second[4]) == ("strong", "at last")
-    assert "\x1b[?25h" in shown  # the cursor is there again
-
-
-@pytest.mark.parametrize(
-    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
-def test_ctrl_c_keeps_what_is_done_and_cancels_the_rest(
-    server: FaultyServer, llm: str, tmp_path: Path, how: signal.Signals
-) -> None:
-    server.script = {"quick": [answer("found it")], "strong": [hang()]}
-    out = tmp_path / "results.json"
-    text = TWO + "  - {goal: Never begun., model: quick, needs: [task-2]}\n"
-    with Child("--tasks", tasks(tmp_path, text), "--llm", llm, "--out", str(out)) as child:
-        child.until(lambda text: "task-1: done" in text and server.in_flight > 0)
-        child.process.send_signal(how)
-        output, code = child.rest()
-    assert code == 130, output
-    first, second, third = cells(output)
-    assert (first[1], first[4]) == ("quick", "found it")
-    assert second[:2] == ["task-2", "lab/strong"]
-    assert second[-1] == third[-1] == "cancelled"
-    assert "1 of 3 tasks done, 2 cancelled" in output
-    assert "interrupted: what was done is above, the rest was cancelled" in output
-    kept = json.loads(out.read_text())
-    assert kept["interrupted"] is True
-    assert [row["status"] for row in kept["results"]] == ["done", "cancelled", "cancelled"]
-    assert kept["results"][0]["answer"] == "found it"
-    assert kept["charged_usd"] > 0  # the call that was cut off may be billed

@@ -47,6 +47,18 @@ def test_the_list_says_how_far_each_episode_is(log: EpisodeLog) -> None:
     assert [each["episode"] for each in listed] == ["aaa-1", "abb-2"]
 
 
+def test_the_source_of_a_score_cannot_drive_the_terminal(tmp_path: Path) -> None:
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    episode = log.open("a", episode="aaa")
+    log.finish(episode, Grading(1.0, "\x1b[2Jtests"))
+    for shown in (run("show", log.path), run("show", log.path, "aaa")):
+        assert "tests" in shown.output
+        assert "\x1b" not in shown.output
+    with pytest.raises(LogError) as refused:
+        log.finish(episode, Grading(0.0, "\x1b[2Jjudge"))
+    assert "\x1b" not in str(refused.value)
+
+
 def test_one_episode_is_shown_as_its_tree_with_what_each_subtask_is_credited(
     log: EpisodeLog,
 ) -> None:
@@ -106,6 +118,29 @@ def test_a_score_that_is_told_later_stays(log: EpisodeLog) -> None:
     first, second = read_episodes(log.path).episodes
     assert second.grading == Grading(0.5, "human")
     assert first.under(None)[0].grading == Grading(1.0, "human")
+
+
+def test_a_subtask_is_scored_by_the_end_of_its_id_where_only_one_has_it(tmp_path: Path) -> None:
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    episode = log.open("a", episode="aaa")
+    for node in ("b1/1/look-up", "b1/2/sum", "b2/1/sum"):
+        log.add_result(episode, node, None, result(node, node))
+    scores = ("--score", "1", "--source", "human")
+    assert run("score", log.path, "aaa", "--node", "look-up", *scores).exit_code == 0
+    (graded,) = [n for n in read_episodes(log.path).episodes[0].nodes if n.grading is not None]
+    assert graded.id == "b1/1/look-up"
+    for name, why in (("sum", "2 subtasks 'sum'"), ("up", "no subtask 'up'")):
+        refused = run("score", log.path, "aaa", "--node", name, *scores)
+        assert f"{why}; there are b1/1/look-up, b1/2/sum, b2/1/sum" in str(refused.exception)
+
+
+def test_an_export_of_nothing_says_which_scores_there_are(log: EpisodeLog, tmp_path: Path) -> None:
+    only = EpisodeLog(tmp_path / "graded.jsonl")
+    episode = only.open("a", episode="aaa")
+    only.add_result(episode, "n", None, result("a", "n", grading=Grading(1.0, "tests")))
+    only.finish(episode, Grading(1.0, "human"))
+    refused = run("export", only.path, tmp_path / "out.jsonl", "--only", "final")
+    assert "1 have grades of their own (only=own), 0 the score of their" in str(refused.exception)
 
 
 def test_a_line_that_was_cut_off_is_a_warning(log: EpisodeLog) -> None:

@@ -172,7 +172,7 @@ class TestRefusals:
             ([*SIMULATED, "--budget", "-1"], ConfigError, "budget_usd"),
             ([*SIMULATED, "--budget", "nan"], ConfigError, "budget_usd"),
             ([*SIMULATED, "--budget-per-call", "inf"], ConfigError, "budget_usd of a call"),
-            ([*SIMULATED, "--deadline-s", "-1"], ConfigError, "deadline_s of a call"),
+            ([*SIMULATED, "--deadline-s", "0"], ConfigError, "deadline_s: expected seconds > 0"),
             ([*SIMULATED, "--settings", "none.yaml"], ConfigError, "none.yaml: cannot be read"),
             ([*SIMULATED, "-c", "none/such"], CheckpointError, "none/such"),
             ([*SIMULATED, "--catalog", "none.yaml"], CatalogError, "none.yaml"),

@@ -22,6 +22,7 @@ from tests.server.serving import running, sums
 
 from masrouter import Router, read_logs
 from masrouter.cli import build_app
+from masrouter.delegation import Settings
 from masrouter.llms import Providers
 from masrouter.llms.simulated import SimulatedProvider
 from masrouter.server import Service
@@ -244,10 +245,12 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         run_python(markdown.replace(SERVER, server.base_url), README)
 
 
-def test_the_provider_file_of_the_readme_is_one(tmp_path: Path) -> None:
-    files = [b.text for b in blocks(README.read_text(encoding="utf-8")) if b.language == "yaml"]
-    assert len(files) == 1
-    (tmp_path / "providers.yaml").write_text(files[0], encoding="utf-8")
+def test_the_files_that_the_readme_shows_are_read(tmp_path: Path) -> None:
+    found = [b.text for b in blocks(README.read_text(encoding="utf-8")) if b.language == "yaml"]
+    provided, rules = found
+    (tmp_path / "providers.yaml").write_text(provided, encoding="utf-8")
+    (tmp_path / "delegation.yaml").write_text(rules, encoding="utf-8")
+    assert Settings.load(tmp_path / "delegation.yaml").default == "auto"
     providers = Providers.load(tmp_path / "providers.yaml")
     assert providers.price("openai/gpt-4o") is not None
     local = providers.price("local/any:free")

@@ -49,3 +49,8 @@ def test_a_part_inside_a_part_belongs_to_it() -> None:
 def test_a_name_that_would_break_the_mark_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="lower-case words"):
         section(name, "text")
+
+
+def test_marks_that_are_never_closed_take_no_time_to_speak_of() -> None:
+    """A million characters; a quadratic way would take minutes."""
+    assert read_sections("<a>\n" * 250_000) == []

@@ -16,6 +16,9 @@ from masrouter.answers.syntax import MAX_CHARS, defined, missing_names, parse, p
 
 PYTHON_TAGS = frozenset({"", "python", "py", "python3", "py3", "ipython", "pycon", "code"})
 
+FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
+"""A block from fence to fence, found without looking into it; the last may lack its end."""
+
 _MAX_WORK = 5_000_000
 """Characters parsed in search of code in one text: enough for any answer, and soon done."""
 _MAX_CLOSINGS = 12

@@ -7,6 +7,7 @@ import hashlib
 import re
 import unicodedata
 
+from masrouter.answers.blocks import FENCED
 from masrouter.answers.code import extract_code, without_reasoning
 from masrouter.answers.syntax import MAX_CHARS, parse, without_docstrings
 from masrouter.answers.values import (
@@ -16,8 +17,6 @@ from masrouter.answers.values import (
     number_in,
     numbers_in,
 )
-
-_FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def answer_key(text: str) -> str:
@@ -56,7 +55,7 @@ def _is_after_code(text: str, said: str | None) -> bool:
     """True where the answer is marked outside of any block and behind the last."""
     if said is None:
         return False
-    behind = _FENCED.split(text)[-1]
+    behind = FENCED.split(text)[-1]
     return final_answer(behind) == said
 
 

@@ -107,17 +107,23 @@ class Catalog:
 
     def resolve_model(self, name: str) -> ModelEntry:
         """The entry of a model by its name or alias; raises CatalogError for any other name."""
-        entry = self._find_model(name)
+        entry = self.find_model(name)
         if entry is None:
             near = did_you_mean(name, [*self.models, *self._aliases])
             raise CatalogError(f"model {name!r} is not in the catalog{near}")
         return entry
 
+    def find_model(self, name: str) -> ModelEntry | None:
+        """The entry of a model by its name or alias, None for any other name."""
+        # A name stands before an alias: a user's own entry for a dated version is meant.
+        entry = self.models.get(name)
+        return self.models.get(self._aliases.get(name, "")) if entry is None else entry
+
     def cost_usd(
         self, model: str, prompt_tokens: int | None, completion_tokens: int | None
     ) -> float | None:
         """Price of a call of a model, by name or alias; None where anything is unknown."""
-        entry = self._find_model(model)
+        entry = self.find_model(model)
         return None if entry is None else entry.cost_usd(prompt_tokens, completion_tokens)
 
     def with_names_from(self, plans: Iterable[Plan]) -> tuple[Catalog, tuple[str, ...]]:
@@ -133,7 +139,7 @@ class Catalog:
         for plan in plans:
             sizes[plan.topology].add(len(plan.agents))
             for agent in plan.agents:
-                if self._find_model(agent.model) is None:
+                if self.find_model(agent.model) is None:
                     models[agent.model] = ModelEntry(
                         agent.model, _in_words("model", agent.model), known=False
                     )
@@ -165,11 +171,6 @@ class Catalog:
                 )
         added = Catalog(dict(sorted(models.items())), dict(sorted(roles.items())), topologies)
         return self.extended_with(added), tuple(news)
-
-    def _find_model(self, name: str) -> ModelEntry | None:
-        # A name stands before an alias: a user's own entry for a dated version is meant.
-        entry = self.models.get(name)
-        return self.models.get(self._aliases.get(name, "")) if entry is None else entry
 
     def _with_text(self, text: str | bytes, source: str) -> Catalog:
         base = Entries(self.models, self.roles, self.topologies)

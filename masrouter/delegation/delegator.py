@@ -10,7 +10,6 @@ a whole (too many tasks, a budget that is no number) is raised before anything i
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from typing import TypedDict, Unpack
 
 from masrouter.catalog import Catalog
 from masrouter.delegation.automatic.auto import Auto
-from masrouter.delegation.automatic.shares import committed_usd, most_call_usd
+from masrouter.delegation.automatic.shares import at_prices_of, committed_usd, most_call_usd
 from masrouter.delegation.episodes.log import Episode, EpisodeLog
 from masrouter.delegation.episodes.recording import Recording
 from masrouter.delegation.intake import Taken, take_in
@@ -28,7 +27,7 @@ from masrouter.delegation.naming.offers import Offer, offers_of
 from masrouter.delegation.naming.settings import AUTO, Settings
 from masrouter.delegation.query import task_query
 from masrouter.delegation.running import BatchWork, Job, Tell
-from masrouter.delegation.task_errors import error_of
+from masrouter.delegation.task_errors import error_of, needed_failed
 from masrouter.delegation.tasks import (
     Batch,
     DelegationError,
@@ -40,7 +39,7 @@ from masrouter.delegation.tasks import (
 from masrouter.delegation.workers.worker import Worker, with_workers
 from masrouter.encoder.memo import MemoEncoder
 from masrouter.errors import ConfigError
-from masrouter.execution.dispatch import Clock
+from masrouter.execution.dispatch import Clock, check_deadline
 from masrouter.execution.ledger import Ledger
 from masrouter.llms.chat import ChatModel
 from masrouter.router import Router
@@ -162,13 +161,19 @@ class Delegator:
             max_tasks=self.settings.max_tasks,
             max_goal_characters=self.settings.max_goal_characters,
         )
-        names = self.names
-        budgeted = ledger.left_usd is not None
-        resolve = partial(names.resolve, call=model, parent=parent_model, budgeted=budgeted)
-        jobs = [_job(each, resolve) for each in taken]
-        if any(job.target is not None and job.target.plan is None for job in jobs):
-            choose = partial(self._with_auto, jobs, names, ledger.left_usd, cost_weight)
-            jobs = await asyncio.to_thread(choose)
+        left_usd = ledger.left_usd
+
+        def settled() -> tuple[Names, list[Job]]:
+            names = self.names
+            budgeted = left_usd is not None
+            resolve = partial(names.resolve, call=model, parent=parent_model, budgeted=budgeted)
+            jobs = [_job(each, resolve) for each in taken]
+            if any(job.target is not None and job.target.plan is None for job in jobs):
+                jobs = self._with_auto(jobs, names, left_usd, cost_weight)
+            return names, jobs
+
+        # Hundreds of models, near names and a router take their time.
+        names, jobs = await asyncio.to_thread(settled)
         recording = None
         if self.episodes is not None and jobs:
             recording = await asyncio.to_thread(
@@ -208,6 +213,7 @@ class Delegator:
         """Jobs for which the router has chosen. It computes: call it in a worker thread."""
         assert self._chooser is not None  # `names` lets nobody ask for auto without a router
         router = self._chooser
+        jobs = _without_lost(jobs)
         sound = {
             at: task_query(job.task.goal, job.task.context)
             for at, job in enumerate(jobs)
@@ -222,13 +228,14 @@ class Delegator:
         called = callable_models(names, router, budgeted=budgeted)
         learned = learned_names(names, router, self.catalog)
         try:
+            router = at_prices_of(self.llm, router, called)
             auto = Auto(
                 router,
                 called,
                 topologies=topology_names(),
                 most_call_usd=lambda query, plan: most(query, renamed(plan, called)),
             )
-            committed = committed_usd(router, settled, learned, most) if budgeted else 0.0
+            committed = committed_usd(self.llm, router, settled, learned, most) if budgeted else 0.0
             chosen = auto.choose(
                 [sound[at] for at in asking],
                 budget_usd=left_usd,
@@ -301,6 +308,27 @@ def _job(taken: Taken, resolve: Callable[[str | None], Target]) -> Job:
     return Job(taken.id, taken.task, target, target.plan)
 
 
+def _without_lost(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs whose needs cannot come have that error at once, and no part of the budget."""
+    done = list(jobs)
+    failed = {job.id: job.error for job in jobs if job.error is not None}
+    for job in jobs:
+        if job.error is None:
+            failed.pop(job.id, None)  # the id is its own; a faulty task's was made up
+    found = True
+    while found:
+        found = False
+        for at, job in enumerate(done):
+            if job.error is not None:
+                continue
+            need = next((id for id in job.task.needs if id in failed), None)
+            if need is not None:
+                failed[job.id] = needed_failed(need, failed[need])
+                done[at] = replace(job, error=failed[job.id])
+                found = True
+    return done
+
+
 def _remembering(router: Router) -> Router:
     if isinstance(router.encoder, MemoEncoder):
         return router
@@ -311,12 +339,7 @@ def check_options(
     deadline_s: float | None, cost_weight: float | None, max_concurrency: int | None, seed: int
 ) -> None:
     """Raises ConfigError, or RoutingError for a cost weight, for what cannot be meant."""
-    if deadline_s is not None:
-        real = isinstance(deadline_s, int | float) and not isinstance(deadline_s, bool)
-        if not (real and math.isfinite(deadline_s) and deadline_s > 0):
-            raise ConfigError(
-                f"deadline_s: expected seconds > 0, or None for no limit, got {deadline_s!r}"
-            )
+    check_deadline(deadline_s)
     if cost_weight is not None:
         number("cost_weight", cost_weight, at_least=0.0)
     if max_concurrency is not None:

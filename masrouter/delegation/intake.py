@@ -15,6 +15,8 @@ from masrouter.errors import ConfigError
 
 MOST_NAME = 200
 """Characters of an id, a model's name or a kind."""
+MOST_TOKENS = 1_000_000_000
+"""Completion tokens of an answer: more is no number that anybody could mean, or pay for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,10 @@ def _fault(task: Task, max_goal_characters: int) -> TaskError | None:
         return _invalid(f"needs: expected ids of other tasks, got {task.needs!r:.80}")
     tokens = task.max_tokens
     whole = isinstance(tokens, int) and not isinstance(tokens, bool)
-    if tokens is not None and not (whole and tokens >= 1):
-        why = f"max_tokens: expected a number of tokens >= 1, got {tokens!r:.40}"
+    if tokens is not None and not (whole and 1 <= tokens <= MOST_TOKENS):
+        why = (
+            f"max_tokens: expected a number of tokens from 1 to {MOST_TOKENS:,}, got {tokens!r:.40}"
+        )
         return _invalid(why, f"{tokens!r:.40}")
     if task.grade is not None and not callable(task.grade):
         return _invalid(f"grade: expected a function of the answer, got {task.grade!r:.80}")

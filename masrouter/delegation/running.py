@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 from masrouter.catalog import Catalog
 from masrouter.delegation.episodes.recording import Recording
+from masrouter.delegation.grading import grading_of
 from masrouter.delegation.query import task_query
 from masrouter.delegation.task_errors import error_of, internal, needed_failed, too_late
 from masrouter.delegation.tasks import (
-    Grade,
-    Grading,
     OnTaskEvent,
     Target,
     Task,
@@ -87,13 +86,14 @@ class BatchWork:
         tell: Tell,
         recording: Recording | None,
     ) -> None:
-        """max_concurrency: tasks at once. max_tokens: of an answer of a task that sets none.
-        recording: keeps each result as it comes."""
+        """max_concurrency: tasks at once, and graders. max_tokens: of an answer of a task that sets
+        none. recording: keeps each result as it comes."""
         self._llm = llm
         self._catalog = catalog
         self._ledger = ledger
         self._clock = clock
         self._slots = asyncio.Semaphore(max_concurrency)
+        self._graders = asyncio.Semaphore(max_concurrency)
         self._max_tokens = max_tokens
         self._seed = seed
         self._tell = tell
@@ -125,9 +125,12 @@ class BatchWork:
             result = _broken(job, failure)
         end.set_result(result)
         if result.answer is not None and job.task.grade is not None:
-            result = replace(result, grading=await _graded(job.task.grade, result.answer))
+            async with self._graders:
+                given = await grading_of(job.task.grade, result.answer, until=self._clock.end)
+            result = replace(result, grading=given)
         if self._recording is not None:
-            result = await self._recording.keep(job.task, result, self._seed_of(index, job))
+            seed = self._seed_of(index, job)
+            result = await self._recording.keep(index, job.task, result, seed)
         self._tell(TaskEnded(result))
         return result
 
@@ -234,18 +237,6 @@ def _broken(job: Job, failure: BaseException) -> TaskResult:
     """Of a task whose work ended without a trace: what it took is unknown."""
     failed = _failed(job, internal(failure, None if job.target is None else job.target.asked))
     return replace(failed, plan=job.plan, usage=Usage())
-
-
-async def _graded(grade: Grade, answer: str) -> Grading | None:
-    """An answer stays one where its grader is at fault: then its score is unknown."""
-    try:
-        given = await asyncio.to_thread(grade, answer)
-        if given is not None and not (isinstance(given, Grading) and 0 <= given.score <= 1):
-            raise ValueError(f"expected a Grading with a score in [0, 1], got {given!r:.80}")
-    except Exception as error:
-        _report("a task's grader is at fault; its answer has no score", error)
-        return None
-    return given
 
 
 def _is_cancelled() -> bool:

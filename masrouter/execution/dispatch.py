@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from functools import partial
 
-from masrouter.errors import BudgetError, CallError
+from masrouter.errors import BudgetError, CallError, ConfigError
 from masrouter.execution.events import CallEnded, CallStarted, Listener, TextArrived
 from masrouter.execution.ledger import CallMeter, Ledger
 from masrouter.llms.chat import ChatModel, ChatRequest, Completion, Price
@@ -17,6 +18,17 @@ _SLACK_S = 0.05
 
 class DeadlineError(CallError):
     """The run's time is over; the call was cut off, or not sent any more."""
+
+
+def check_deadline(deadline_s: float | None) -> None:
+    """Raises ConfigError for what is neither a number of seconds > 0 nor None."""
+    if deadline_s is None:
+        return
+    number = isinstance(deadline_s, int | float) and not isinstance(deadline_s, bool)
+    if not number or not 0 < deadline_s <= sys.float_info.max:
+        raise ConfigError(
+            f"deadline_s: expected seconds > 0, or None for no limit, got {deadline_s!r:.80}"
+        )
 
 
 class Clock:

@@ -21,6 +21,7 @@ from masrouter.types import Usage
 
 _UNITS = 10**15
 _NOTHING = Usage(0, 0, 0.0)
+_MOST_USD = 1e15
 
 
 class Ledger:
@@ -33,14 +34,15 @@ class Ledger:
         """
         if budget_usd is not None:
             number = isinstance(budget_usd, int | float) and not isinstance(budget_usd, bool)
-            if not number or not math.isfinite(budget_usd) or budget_usd < 0:
+            if not number or not 0 <= budget_usd <= _MOST_USD:
                 raise ConfigError(
-                    f"budget_usd: expected US dollars >= 0, or None for no limit, "
-                    f"got {budget_usd!r}"
+                    f"budget_usd: expected US dollars >= 0, or None for no limit (at "
+                    f"most {_MOST_USD:g}), got {budget_usd!r:.80}"
                 )
         self.budget_usd = budget_usd
         self._budget = None if budget_usd is None else _units(budget_usd)
         self._spent = self._charged = self._reserved = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._books: tuple[Ledger, ...] = (self,) if within is None else (self, *within._books)
         # Room in any of the books may let anybody go on who waits in one of them.
         self._waiting: list[asyncio.Future[None]] = [] if within is None else within._waiting
@@ -92,8 +94,12 @@ class Ledger:
 
     async def _wait(self, worst: int) -> None:
         """Reserve when there is room; others' attempts mostly end below their worst cost."""
+        outermost, loop = self._books[-1], asyncio.get_running_loop()
+        if outermost._reserved and outermost._loop not in (None, loop):
+            raise BudgetError("these books are in use in another event loop; give each its own")
+        outermost._loop = loop
         while not self._fits(worst) and self._may_fit_later(worst):
-            change = asyncio.get_running_loop().create_future()
+            change = loop.create_future()
             self._waiting.append(change)
             try:
                 await change

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import math
 from collections.abc import AsyncIterator
 
 from masrouter.catalog import Catalog
 from masrouter.errors import BudgetError, ConfigError, ExecutionError, PlanError
-from masrouter.execution.dispatch import Clock, DeadlineError, Dispatcher
+from masrouter.execution.dispatch import Clock, DeadlineError, Dispatcher, check_deadline
 from masrouter.execution.events import Event, Listener, OnEvent, RunEnded, TeamNote
 from masrouter.execution.ledger import Ledger, total_usage
 from masrouter.llms.chat import ChatModel
@@ -264,12 +263,7 @@ def _check_settings(
 ) -> None:
     if not isinstance(query, str) or not query.strip():
         raise ConfigError(f"query: expected a text, got {query!r}")
-    if deadline_s is not None:
-        number = isinstance(deadline_s, int | float) and not isinstance(deadline_s, bool)
-        if not number or not math.isfinite(deadline_s) or deadline_s <= 0:
-            raise ConfigError(
-                f"deadline_s: expected seconds > 0, or None for no limit, got {deadline_s!r}"
-            )
+    check_deadline(deadline_s)
     check_count("max_concurrency", max_concurrency, least=1)
     if max_tokens is not None and not isinstance(max_tokens, MaxTokens | int):
         raise ConfigError(f"max_tokens: expected a number or MaxTokens, got {max_tokens!r}")

@@ -43,6 +43,7 @@ from masrouter.delegation.naming.names import Names
 from masrouter.delegation.naming.offers import offers_of
 from masrouter.delegation.naming.settings import AUTO, Settings
 from masrouter.delegation.query import task_query
+from masrouter.delegation.tasks import DelegationError
 from masrouter.errors import ConfigError, MasRouterError, RoutingError
 from masrouter.hosts.calling import HostModel, Said
 from masrouter.hosts.choosing import Chooser, RouteOptions
@@ -206,8 +207,14 @@ def _provider(base: Any, refusal: Any, router: TaskRouter) -> Any:
             """The route of the task, found in what Hermes hands over, all of it plain data."""
             try:
                 return router.route(*_task_in(given, named))
-            except MasRouterError as error:
+            except (DelegationError, RoutingError) as error:
                 raise refusal(f"masrouter: {error}") from error
+            except MasRouterError as error:
+                # The parent's model reads the refusal, and has no use for paths of this machine.
+                _logger.warning("masrouter: a task could not be routed: %s", error)
+                raise refusal(
+                    f"masrouter: its configuration ({_WHERE}) is at fault; the log says why"
+                ) from error
             except Exception as error:
                 _logger.exception("masrouter: a task could not be routed")
                 raise refusal(f"masrouter: {type(error).__name__} within masrouter") from error

@@ -168,13 +168,11 @@ class OpenAICompatible:
     def credential_problem(self, model: str) -> str | None:
         """Why a call of the model would have no key; None where nothing is missing.
 
-        No key is sent or shown, and whether a provider takes it is not known here.
+        No key is sent, and whether a provider takes it is not known here. Models may read it:
+        neither a key nor a place on this machine is in it.
         """
-        try:
-            self._read_key(self._bare(model))
-        except CallError as error:
-            return str(error)
-        return None
+        _, problem = self._key_now()
+        return problem and f"{self.name}/{self._bare(model)}: {problem}"
 
     async def _attempt(self, call: _Call) -> Reply:
         """Wait for leave, send once, settle what it cost. Raises Failure, BudgetError."""
@@ -284,19 +282,26 @@ class OpenAICompatible:
         return self.models.get(name, self._options)
 
     def _read_key(self, name: str) -> str | None:
+        key, problem = self._key_now()
+        if problem is None:
+            return key
+        where = f"{self._source}: " if self._source else ""
+        model = f"{self.name}/{name}"
+        raise CallError(f"{model}: {where}{problem}", kind="unauthorised", model=model)
+
+    def _key_now(self) -> tuple[str | None, str | None]:
+        """The key, or what is wrong with it; neither where none is needed."""
         key = self._key
         if key is None:
             if self._key_env is None:
-                return None
+                return None, None
             key = os.environ.get(self._key_env, "")
         key = key.strip()
         if key and key.isascii() and key.isprintable():
-            return key
-        where = f"{self._source}: " if self._source else ""
+            return key, None
         what = f"the environment variable {self._key_env}" if self._key is None else "api_key"
         state = "holds characters that no key has" if key else "is not set or empty"
-        why = f"{self.name}/{name}: {where}{what} {state}; set it to the provider's key"
-        raise CallError(why, kind="unauthorised", model=f"{self.name}/{name}")
+        return None, f"{what} {state}; set it to the provider's key"
 
     def _error(self, call: _Call, failure: Failure, latency_s: float) -> CallError:
         why = failure.why

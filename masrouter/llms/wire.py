@@ -18,6 +18,8 @@ from masrouter.llms.failures import Failure, error_in_answer, quoted
 from masrouter.llms.tool_calls import CallsRead, sent_calls, well_formed
 from masrouter.types import Usage
 
+_MOST_NAME = 200
+"""Characters of what a model is called by its provider."""
 OMITTABLE = ("temperature", "seed")
 OWN_FIELDS = frozenset(
     {"model", "messages", "max_tokens", "max_completion_tokens", "n", "best_of", "stream",
@@ -124,7 +126,7 @@ def read_answer(raw: bytes, content_type: str, *, tools: bool = False) -> Reply:
         raise _unusable("bad_response", "no choices[0].message", usage)
     if choice.get("error"):
         raise error_in_answer(choice["error"], usage)
-    answer = _Answer(tools, usage=usage, model=_text(data.get("model")))
+    answer = _Answer(tools, usage=usage, model=_name(data.get("model")))
     answer.take(choice, message)
     return answer.reply()
 
@@ -234,7 +236,7 @@ class StreamedAnswer:
         self.begun = True
         told = read_usage(chunk.get("usage"))
         self._answer.usage = told or self._answer.usage
-        self._answer.model = _text(chunk.get("model")) or self._answer.model
+        self._answer.model = _name(chunk.get("model")) or self._answer.model
         choice = _first(chunk.get("choices"))
         error = chunk.get("error") or (choice or {}).get("error")
         if error:
@@ -294,6 +296,11 @@ def _content(content: Any) -> str:
 
 def _text(value: Any) -> str | None:
     return well_formed(value) if isinstance(value, str) else None
+
+
+def _name(value: Any) -> str | None:
+    """One short line: it is shown wherever an answer is, and who wrote it is a stranger."""
+    return quoted(value)[:_MOST_NAME] if isinstance(value, str) else None
 
 
 def _count(value: Any) -> int | None:

@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from masrouter.evaluation.replay.report import shortened
 from masrouter.evaluation.replay.types import Part, Replay
 from masrouter.evaluation.replay.words import words
+from masrouter.printable import on_one_line
 from masrouter.reporting.charts import Chart, draw
 from masrouter.reporting.page import render
 from masrouter.reporting.palette import FIXED, ROUTER
@@ -33,7 +33,7 @@ def replay_page(replay: Replay) -> str:
     """The page. Without matplotlib it has no figures, and says so."""
     figures = _figures(replay) if find_spec("matplotlib") else None
     return render(
-        "replay.html.j2", told=words(replay), figures=figures, shortened=shortened,
+        "replay.html.j2", told=words(replay), figures=figures, on_one_line=on_one_line,
     )  # fmt: skip
 
 
@@ -100,6 +100,6 @@ def _dots(axes: Axes, rows: Sequence[_Row]) -> None:
             axes.plot([row.router], [i + 0.14], "o", color=ROUTER.light, ms=6)
         if row.logged is not None:
             axes.plot([row.logged], [i - 0.14], "s", color=FIXED.light, ms=6)
-    axes.set_yticks(range(len(rows)), [shortened(row.name, 28) for row in rows])
+    axes.set_yticks(range(len(rows)), [on_one_line(row.name, 28) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("mean score")

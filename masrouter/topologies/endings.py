@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from masrouter.answers.blocks import FENCED
+
 Verdict = Literal["stands", "wrong"]
 
 _LEAD = r"^[ \t>*_#`-]{0,8}"
@@ -18,7 +20,9 @@ _VERDICT = re.compile(_LEAD + r"verdict[*_` \t]{0,4}:[*_` \t]{0,4}(stands|wrong)
 _MISSING = re.compile(_LEAD + r"missing[*_` \t]{0,4}:(.*)$", _FLAGS)
 _SUBTASK = re.compile(_LEAD + r"subtask[ \t]{0,4}\d{1,2}[*_` \t]{0,4}[:.)](.*)$", _FLAGS)
 _DELEGATE = re.compile(
-    _LEAD + r"delegate to agent[ \t]{0,4}(\d{1,2})[*_` \t]{0,4}[:.](.*)$", _FLAGS
+    # No `>`: a lead that quotes what a worker wrote hands out nothing by it.
+    r"^[ \t*_#`-]{0,8}delegate to agent[ \t]{0,4}(\d{1,2})[*_` \t]{0,4}[:.](.*)$",
+    _FLAGS,
 )
 _NOTHING = re.compile(r"(nothing( is missing| else)?|none|n/a)", re.IGNORECASE)
 
@@ -83,12 +87,24 @@ class Delegations:
 
 
 def read_delegations(text: str) -> Delegations:
-    """The texts behind `Delegate to agent 2: ...` with the lines that follow each."""
-    marks = list(_DELEGATE.finditer(text))
+    """The texts behind `Delegate to agent 2: ...` with the lines that follow each.
+
+    What is quoted, or stands within a fenced block that begins with something else, hands out
+    nothing; nor does a text without a word, such as `...`.
+    """
+    marks = list(_DELEGATE.finditer(FENCED.sub(_masked, text)))
     ends = [*(mark.start() for mark in marks[1:]), len(text)][: len(marks)]
-    parts = (
-        (int(mark[1]) - 1, (mark[2].strip(" \t*_`") + text[mark.end() : end]).strip())
+    said = [
+        (mark.start(), int(mark[1]) - 1, (mark[2].strip(" \t*_`") + text[mark.end() : end]).strip())
         for mark, end in zip(marks, ends, strict=True)
-    )
-    before = text[: marks[0].start()].strip() if marks else text
-    return Delegations(before, tuple(part for part in parts if part[1]))
+    ]
+    parts = [part for part in said if any(map(str.isalnum, part[2]))]
+    before = text[: parts[0][0]].strip() if parts else text
+    return Delegations(before, tuple((agent, asked) for _, agent, asked in parts))
+
+
+def _masked(block: re.Match[str]) -> str:
+    """As many characters as a fenced block has; the block itself where such a line begins it."""
+    if _DELEGATE.match(block[0].partition("\n")[2].lstrip()):
+        return block[0]
+    return "x" * len(block[0])

@@ -23,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 from tests.delegation.lacking import WRITTEN, lacking_goals
+from tests.delegation.ordinary_goals import LACKING, WHOLE
 
 from masrouter.answers import answer_key
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.calibration import Calibration, Goal, Measured, calibrate
-from masrouter.delegation.deliberation.missing_labels import calibrate_missing
+from masrouter.delegation.deliberation.missing_labels import LabelledGoal, calibrate_missing
 from masrouter.delegation.deliberation.policy import Deliberation, deliberate, handed_over
 from masrouter.delegation.deliberation.sampled import collect_samples, write_samples
 from masrouter.delegation.query import read_query
@@ -208,7 +209,9 @@ def print_missing(problems: Sequence[Problem]) -> None:
     )
     print("| | lacking | noticed | whole | asked about needlessly |")
     print("|---|---:|---:|---:|---:|")
-    groups = {"written": list(WRITTEN)}
+    ordinary = [LabelledGoal(goal, True) for goal in LACKING]
+    ordinary += [LabelledGoal(goal, False) for goal in WHOLE]
+    groups = {"written": list(WRITTEN), "ordinary, not chosen on": ordinary}
     for goal in cut:
         groups.setdefault(tasks[goal.group or ""], []).append(goal)
     for name, goals in groups.items():

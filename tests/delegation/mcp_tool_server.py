@@ -48,6 +48,11 @@ def server() -> MCPServer:
             ImageContent(type="image", data="AAAA", mime_type="image/png"),
         ]
 
+    @made.tool(structured_output=False)
+    def picture(text: str) -> ImageContent:
+        """Draws a text, and says nothing."""
+        return ImageContent(type="image", data="AAAA", mime_type="image/png")
+
     @made.tool()
     def die(text: str) -> str:
         """Ends the server's process."""

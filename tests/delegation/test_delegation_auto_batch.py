@@ -11,11 +11,28 @@ from tests.delegation.scripted import ScriptedModel
 from masrouter.delegation.delegator import Delegator, delegate_tasks
 from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Batch, Task, TaskRouted
+from masrouter.llms.chat import Price
 from masrouter.router import Router
 
 
 def delegated(llm: ScriptedModel, *tasks: Task, **options: Any) -> Batch:
     return delegate_tasks(tasks, llm=llm, **options)
+
+
+def models_of(router: Router) -> list[str]:
+    return sorted({model for plan in router.plans for model in plan.models})
+
+
+def prices_of(router: Router, times: float = 1.0) -> dict[str, Price | None]:
+    """Those of its catalog, so many times as high."""
+    found: dict[str, Price | None] = {}
+    for model in models_of(router):
+        entry = router.catalog.resolve_model(model)
+        read, written = entry.input_usd_per_mtok, entry.output_usd_per_mtok
+        assert read is not None
+        assert written is not None
+        found[model] = Price(times * read, times * written, "test")
+    return found
 
 
 def expected_usd(batch: Batch) -> float:
@@ -26,8 +43,8 @@ def expected_usd(batch: Batch) -> float:
 
 @pytest.fixture
 def team_llm(router: Router) -> ScriptedModel:
-    """Answers for every model that the router knows."""
-    return ScriptedModel({model: "4" for plan in router.plans for model in plan.models})
+    """Answers for every model that the router knows, at the prices that it knows."""
+    return ScriptedModel(dict.fromkeys(models_of(router), "4"), prices_of(router))
 
 
 def test_auto_is_what_the_router_decides(
@@ -41,6 +58,21 @@ def test_auto_is_what_the_router_decides(
         assert result.decision is not None
         assert result.decision.plan == decision.plan
         assert set(result.models) <= set(decision.plan.models)
+
+
+def test_auto_reckons_with_the_prices_that_are_paid_here(
+    router: Router, team_llm: ScriptedModel, texts: list[str]
+) -> None:
+    tasks = [Task(text, model="auto", max_tokens=1) for text in texts[:8]]
+    budget = expected_usd(delegated(team_llm, *tasks, router=router, budget_usd=10.0))
+    dear = ScriptedModel(team_llm.replies, prices_of(router, 10.0))
+    learned = router.expect(*router.read(texts[:8]), 0.0).cost
+    batch = delegated(dear, *tasks, router=router, budget_usd=budget)
+    for row, result in enumerate(batch.results):
+        if result.decision is not None:
+            known = float(learned[row, router.plans.index(result.decision.plan)])
+            assert result.decision.expected_cost_usd == pytest.approx(10 * known, rel=1e-4)
+    assert 0 < expected_usd(batch) <= budget
 
 
 def test_a_cost_weight_is_passed_on_to_the_router(
@@ -69,6 +101,39 @@ def test_auto_and_named_tasks_share_one_budget(
     assert 0 < committed < budget
     assert expected_usd(both) <= budget - committed
     assert (both.usage.cost_usd or 0) + both.charged_usd <= budget
+
+
+def test_a_named_task_commits_what_it_will_take_and_not_all_that_it_could(
+    router: Router, team_llm: ScriptedModel, texts: list[str]
+) -> None:
+    prices = {**team_llm.prices, "stranger": Price(3.0, 15.0, "test")}
+    llm = ScriptedModel({**team_llm.replies, "stranger": "4"}, prices)
+    autos = [Task(text, model="auto", max_tokens=1) for text in texts[:4]]
+    rich = delegated(llm, *autos, router=router, budget_usd=10.0)
+    named = [Task(text, model="stranger") for text in texts[4:8]]  # of 2,048 tokens at most
+    budget = 0.1 + expected_usd(rich)
+    batch = delegated(llm, *named, *autos, router=router, budget_usd=budget)
+    assert not batch.failed
+
+
+def test_a_task_whose_needs_cannot_come_takes_no_part_of_the_budget(
+    router: Router, team_llm: ScriptedModel, texts: list[str]
+) -> None:
+    wanted = [Task(text, model="auto", max_tokens=1) for text in texts[:3]]
+    rich = delegated(team_llm, *wanted, router=router, budget_usd=10.0)
+    budget = 0.5 * expected_usd(rich)
+    alone = delegated(team_llm, *wanted, router=router, budget_usd=budget)
+    lost = [
+        Task("look", model="nobody", id="gone"),
+        Task("look", model="auto", needs=[["a list"]]),  # type: ignore[arg-type]
+        Task(texts[4], model="auto", max_tokens=1, id="next", needs=("gone",)),
+        Task(texts[5], model="auto", max_tokens=1, needs=("next",)),
+        Task(texts[6], model="synthetic-large", needs=("next",)),
+    ]
+    both = delegated(team_llm, *lost, *wanted, router=router, budget_usd=budget)
+    kinds = [result.error and result.error.type for result in both.results]
+    assert kinds == ["unknown_model", "invalid_task", "needs", "needs", "needs", None, None, None]
+    assert [r.plan for r in both.results[5:]] == [r.plan for r in alone.results]
 
 
 def test_a_task_that_the_budget_does_not_reach_has_an_error_of_its_own(

@@ -28,6 +28,7 @@ from masrouter.delegation.deliberation.sampled import (
     collect_samples,
     read_samples,
     write_samples,
+    writing_samples,
 )
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.tasks import DelegationError, Grading, Task
@@ -279,6 +280,45 @@ def test_samples_are_collected_through_a_delegator_and_graded() -> None:
     assert all(sample.cost_usd for sample in one.samples)
     assert [(s.text, s.score) for s in other.samples] == [("", 0.0)] * 3
     assert len({request.seed for request in llm.requests}) == 8
+
+
+def test_what_was_paid_for_is_kept_where_the_money_runs_out() -> None:
+    llm = ScriptedModel({"small": "Answer: 4", "big": "Answer: 4"})
+    tasks = [Task(f"Add {n}.", id=str(n), max_tokens=4, grade=graded) for n in range(30)]
+    kept: list[SampledQuery] = []
+
+    def collect(budget_usd: float | None) -> tuple[SampledQuery, ...]:
+        kept.clear()
+        delegator = Delegator(llm)
+        return asyncio.run(
+            collect_samples(
+                tasks, cheap="small", strong="big", delegator=delegator, samples=2,
+                budget_usd=budget_usd, max_concurrency=2, on_query=kept.append,
+            )
+        )  # fmt: skip
+
+    whole = collect(None)
+    assert tuple(kept) == whole
+    cost = sum(s.cost_usd or 0.0 for one in whole for s in (*one.samples, one.strong))
+    with pytest.raises(DelegationError, match="budget"):
+        collect(0.5 * cost)
+    assert 3 < len(kept) < 30
+    assert set(kept) <= set(whole)
+
+
+def test_a_file_is_there_query_by_query_and_not_for_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    samples = (Sample("half a \ud800 pair", 1.0, 0.1),) * 2
+    one = SampledQuery("a", "q", samples, StrongOutcome(1.0, 0.2))
+    with writing_samples(path) as write:
+        write(one)
+        assert read_samples(path) == (one,)
+    assert read_samples(path) == (one,)
+    with writing_samples(tmp_path / "t.jsonl"):
+        assert (tmp_path / "t.jsonl").exists()
+    assert not (tmp_path / "t.jsonl").exists()
+    with pytest.raises(LogError, match="cannot be written"):
+        write_samples(tmp_path / "no folder" / "s.jsonl", [one])
 
 
 def test_collecting_stops_where_a_name_leads_nowhere_or_nobody_can_grade() -> None:

@@ -112,7 +112,9 @@ def test_an_export_holds_the_kind_of_scores_that_was_asked_for_and_counts_it(
 
 def test_scores_of_several_sources_never_mix_unasked(log: EpisodeLog, tmp_path: Path) -> None:
     a_job_of_each_kind(log)
-    with pytest.raises(LogError, match=r"final:tests \(1\), judge \(1\).*--only own\|final\|all"):
+    with pytest.raises(
+        LogError, match=r"'final:tests' \(1\), 'judge' \(1\).*--only own\|final\|all"
+    ):
         export(log.path, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -121,6 +123,17 @@ def test_scores_of_one_source_need_no_choice(log: EpisodeLog, tmp_path: Path) ->
     episode = log.open()
     log.add_result(episode, "n", None, result("q", "n", grading=GOOD))
     assert export(log.path, tmp_path / "out.jsonl").sources == {"tests": 1}
+
+
+def test_what_is_no_record_of_schema_1_is_refused_by_the_file_that_holds_it(
+    log: EpisodeLog, tmp_path: Path
+) -> None:
+    chosen = decision(propensity=0.5)
+    log.add_result(log.open(), "n", None, result("q", "n", decision=chosen))
+    log.path.write_text(log.path.read_text().replace('"propensity": 0.5', '"propensity": 0.0'))
+    with pytest.raises(LogError, match=rf"^{log.path}: what would be row 1: propensity: expected"):
+        export(log.path, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_nothing_to_export_is_said(log: EpisodeLog, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 from tests.delegation.scripted import DOWN, PRICE, PROMPT_TOKENS, ScriptedModel
 
-from masrouter.delegation.delegator import delegate_task, delegate_tasks
+from masrouter.delegation.delegator import Delegator, delegate_task, delegate_tasks
+from masrouter.delegation.naming.offers import Offer
 from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Batch, DelegationError, Task
@@ -270,6 +272,8 @@ def test_no_tasks_are_an_empty_batch() -> None:
         ("deadline_s", 0, "deadline_s: expected seconds > 0"),
         ("deadline_s", float("inf"), "deadline_s"),
         ("deadline_s", "soon", "deadline_s"),
+        ("deadline_s", 10**400, "deadline_s: expected seconds > 0"),
+        ("budget_usd", 10**400, "budget_usd: expected US dollars >= 0"),
         ("cost_weight", -1, "cost_weight: expected at least 0"),
         ("max_concurrency", 0, "max_concurrency"),
         ("seed", 1.5, "seed: expected a whole number"),
@@ -284,6 +288,22 @@ def test_an_option_that_cannot_be_meant_is_refused_before_anything_is_sent(
     with pytest.raises(MasRouterError, match=message):
         delegated(llm, Task("a", model="mini"), **{option: value})
     assert llm.requests == []
+
+
+def test_finding_out_what_names_mean_holds_up_no_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def offers(self: Delegator) -> tuple[Offer, ...]:
+        threads.append(threading.current_thread())
+        return seen(self)
+
+    seen = Delegator.offers
+    monkeypatch.setattr(Delegator, "offers", offers)
+    delegated(ScriptedModel({"mini": "4"}), Task("a", model="mini"), Task("b", model="mimi"))
+    assert len(threads) == 1  # once for the whole batch
+    assert threads[0] is not threading.main_thread()
 
 
 def test_more_tasks_than_the_settings_allow_are_refused_as_a_whole() -> None:

@@ -95,7 +95,7 @@ def test_finishing_twice_alike_does_nothing_and_otherwise_is_refused(log: Episod
     EpisodeLog(log.path).finish(episode.id, GOOD)  # another process knows it by its id
     assert log.path.read_bytes() == before
     for writer in (log, EpisodeLog(log.path)):
-        with pytest.raises(LogError, match=r"has score 1 \(tests\) already, which stays"):
+        with pytest.raises(LogError, match=r"has score 1 \('tests'\) already, which stays"):
             writer.finish(episode, Grading(1.0, "judge"))
     assert only(log).grading == GOOD
 

@@ -45,7 +45,8 @@ def test_tasks_are_named_by_position_where_they_have_no_name() -> None:
         (Task("a", kind=""), "invalid_task", "kind: expected a name"),
         (Task("a", needs=["b"]), "invalid_task", "needs: expected ids of other tasks"),  # type: ignore[arg-type]
         (Task("a", needs="bc"), "invalid_task", "needs: expected ids of other tasks"),  # type: ignore[arg-type]
-        (Task("a", max_tokens=0), "invalid_task", "max_tokens: expected a number of tokens >= 1"),
+        (Task("a", max_tokens=0), "invalid_task", "max_tokens: expected a number of tokens from 1"),
+        (Task("a", max_tokens=10**400), "invalid_task", "max_tokens: expected a number of tokens"),
         (Task("a", max_tokens=True), "invalid_task", "max_tokens: expected a number"),
         (Task("a", grade=3), "invalid_task", "grade: expected a function"),  # type: ignore[arg-type]
     ],

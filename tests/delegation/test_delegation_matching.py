@@ -118,6 +118,8 @@ class TestSteps:
             ("Translate this.\n\nFirst do it. Then stop it.", 1, "First do it. Then stop it."),
             ("Explain this:\n```\na and find it\n```", 1, "```\na and find it\n```"),
             ("1. Translate it\n2. Summarise it\n\nText and find it.", 2, "Text and find it."),
+            ("For children:\n1. Translate it\n2. Sum it up", 1, "1. Translate it\n2. Sum it up"),
+            ("What I want you to do:\n1. Translate it\n2. Sum it up", 2, ""),
         ],
     )
     def test_the_material_is_never_split(self, goal: str, steps: int, material: str) -> None:

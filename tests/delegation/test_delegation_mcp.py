@@ -23,10 +23,13 @@ from mcp.types import JSONRPCRequest, TextContent
 from tests.delegation.scripted import ScriptedModel
 
 from masrouter.delegation.delegator import Delegator
+from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.tasks import Batch, TaskWorking
 from masrouter.delegation.tools.calling import tools_of
 from masrouter.delegation.tools.mcp_http import ENVIRONMENT_KEY, PATH, http_app, key_of, serve_http
 from masrouter.delegation.tools.mcp_server import CallOptions, mcp_server
-from masrouter.errors import ConfigError
+from masrouter.errors import ConfigError, RoutingError
+from masrouter.execution.events import CallStarted
 
 KEY = "a-key-of-sufficient-length"
 ASKED = {"goal": "a", "model": "small"}
@@ -180,6 +183,14 @@ class TestServer:
 
         asyncio.run(run())
 
+    def test_what_would_fail_every_call_is_said_before_any(self) -> None:
+        with pytest.raises(ConfigError, match="deadline_s"):
+            CallOptions(deadline_s=0)
+        with pytest.raises(RoutingError, match="cost_weight"):
+            CallOptions(cost_weight=-1)
+        with pytest.raises(ConfigError, match="refused: none-such"):
+            mcp_server(Delegator(model(), Settings(refused=("none-such",))))
+
     @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
     def test_options_that_mean_nothing_are_refused(self, value: float) -> None:
         with pytest.raises(ConfigError, match="budget_usd"):
@@ -212,6 +223,28 @@ class TestServer:
             own = [message for _, _, message in told if message.startswith(name)]
             assert asked in own[0]
             assert "done, $" in own[-1]
+
+    def test_progress_grows_however_long_a_task_works(self) -> None:
+        class Long(Delegator):
+            async def delegate_tasks(self, tasks: Any, **options: Any) -> Batch:
+                for n in range(200):
+                    asking = CallStarted(0, f"step {n}", "small", 0.0)
+                    options["on_event"](TaskWorking("task-1", asking))
+                return await super().delegate_tasks(tasks, **options)
+
+        told: list[float] = []
+
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+            told.append(progress)
+
+        async def run() -> None:
+            async with Client(mcp_server(Long(model()))) as client:
+                await client.call_tool("delegate_task", ASKED, progress_callback=on_progress)
+                await until(lambda: told and told[-1] == 1)
+
+        asyncio.run(run())
+        assert len(told) > 200
+        assert all(after > before for before, after in itertools.pairwise(told))
 
     @eras
     def test_a_cancelled_call_cancels_its_work(self, era: Era) -> None:
@@ -360,6 +393,11 @@ class TestHttp:
         with served(server_of(llm)) as url:
             assert httpx.post(url, json=body, headers=accept | headers).status_code == status
         assert llm.requests == []
+
+    def test_a_client_that_leaves_out_port_80_is_let_in(self) -> None:
+        headers = {"Accept": "application/json, text/event-stream", "Host": "localhost"}
+        with served(server_of(model())) as url:
+            assert httpx.post(url, json=HELLO_REQUEST, headers=headers).status_code == 200
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
     def test_beyond_this_machine_a_key_is_needed(self, host: str) -> None:

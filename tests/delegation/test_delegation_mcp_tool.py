@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 from mcp import Client
+from mcp.server import MCPServer
 from starlette.requests import Request
 from starlette.responses import Response
 from tests.delegation.mcp_tool_server import server
@@ -67,6 +68,21 @@ def served(key: str | None = None) -> Iterator[HttpServer]:
         thread.join(20)
         listening.close()
         assert not thread.is_alive()
+
+
+def saying(*, text: Any = None, **schema: Any) -> MCPServer:
+    """A server that says of its tool `echo` what is given: the schema of `text`, or other parts."""
+    made = MCPServer("liar")
+
+    @made.tool()
+    def echo(text: str) -> str:
+        """Gives a text back."""
+        return text
+
+    listed = made._tool_manager.get_tool("echo")
+    assert listed is not None
+    listed.parameters |= schema if text is None else {"properties": {"text": text}}
+    return made
 
 
 class TestStdio:
@@ -194,6 +210,47 @@ class TestSchema:
                 return [await answer(worker, text) for text in ("a", "b")]
 
         assert asyncio.run(run()) == ["A!", "B!"]
+
+    def test_a_strangers_pattern_cannot_keep_the_program_busy(self) -> None:
+        """Trying it on this text here would take longer than the universe has."""
+        text = "the quick brown fox jumps over the lazy dog " * 4 + "!"
+
+        async def run() -> str:
+            async with Client(saying(text={"type": "string", "pattern": r"^(\w+\s?)*$"})) as client:
+                return await answer(await mcp_worker(client, "echo", name="w"), text)
+
+        assert asyncio.run(run()) == text
+
+    def test_references_that_multiply_are_not_followed(self) -> None:
+        deep = {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(60)}
+        schema = {"$ref": "#/$defs/a0", "$defs": {**deep, "a60": {"type": "string"}}}
+
+        async def run() -> str:
+            async with Client(saying(text=schema)) as client:
+                return await answer(await mcp_worker(client, "echo", name="w"), "hi")
+
+        assert asyncio.run(run()) == "hi"
+
+    @pytest.mark.parametrize(
+        "lie",
+        [{"properties": ["text"]}, {"required": 5}, {"properties": {"text": {"type": "sting"}}}],
+    )
+    def test_a_schema_that_is_none_is_refused(self, lie: dict[str, Any]) -> None:
+        async def run() -> None:
+            async with Client(saying(**lie)) as client:
+                with pytest.raises(ConfigError, match="its schema is none"):
+                    await mcp_worker(client, "echo", name="w")
+
+        asyncio.run(run())
+
+    def test_a_tool_that_gives_no_text_at_all_says_what_it_gave(self) -> None:
+        async def run() -> WorkerError:
+            async with Client(server()) as client:
+                return await failure(await mcp_worker(client, "picture", name="w"), "cat")
+
+        error = asyncio.run(run())
+        assert error.kind == "empty"
+        assert "the tool gave no text, only: image" in str(error)
 
     def test_what_is_no_text_is_named(self) -> None:
         async def run() -> str:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.delegation.lacking import WRITTEN, lacking_goals
+from tests.delegation.ordinary_goals import LACKING, WHOLE
 from tests.delegation.scripted import DOWN, ScriptedModel
 
 from masrouter.delegation.delegator import Delegator
@@ -65,6 +66,50 @@ def test_a_context_takes_away_every_doubt_but_places_left_to_be_filled(goal: str
 )
 def test_a_task_with_all_it_needs_is_let_alone(goal: str) -> None:
     assert missing_signals(goal) == ()
+
+
+@pytest.mark.parametrize(
+    "goal",
+    [
+        "Fix the bug in this code:\n\ndef add(a, b):\n    return a - b",
+        "What does this code do? for i in range(10): print(i**2)",
+        "Convert the following CSV to JSON:\nname,age\nAnn,31",
+        "Translate this sentence into French - I would like a coffee, please.",
+        "Explain the code of Hammurabi.",
+        "Explain the file system hierarchy of Linux.",
+        "Summarise the report of the 9/11 Commission.",
+        "What happens to my data when I delete an account?",
+        "Summarise this page: https://example.com/a",
+        "Convert the file in data/prices.csv to JSON.",
+        "Write a component whose button increments a counter shown below it.",
+        "Show the above-average temperatures of Europe in July.",
+        "How far is the Sun from the Earth?",
+        "How old is the universe?",
+        "What was the total cost of the Apollo programme?",
+        "If she saves $50 a week, how long will it take Maria to save $1,000?",
+        "Is it true that they drive on the left in Japan?",
+        "His Dark Materials: who wrote it?",
+        "Instead of sugar, what can I use in a cake?",
+        "Next Friday is a holiday in Germany. Which one?",
+        "Explain the difference between mean and median, and when to use which of them.",
+        "Select the best laptop for programming under 1000 euros.",
+        "Write a letter template with placeholders like {{name}} and {{date}}.",
+        "What does 'TBD' mean in a schedule?",
+        "He perdido mi llave. ¿Qué hago?",
+    ],
+)
+def test_an_ordinary_goal_is_not_asked_about(goal: str) -> None:
+    assert missing_signals(goal) == ()
+
+
+def test_ordinary_goals_are_told_from_those_that_lack_something() -> None:
+    rule = MissingRule()
+
+    def asked(goals: tuple[str, ...]) -> list[str]:
+        return [g for g in goals if rule.asks(signal.kind for signal in missing_signals(g))]
+
+    assert asked(WHOLE) == []
+    assert len(asked(LACKING)) >= 0.8 * len(LACKING)
 
 
 def test_whole_problems_of_the_project_are_hardly_ever_asked_about() -> None:

@@ -69,7 +69,7 @@ def next_call(body: Mapping[str, Any]) -> JSON | str:
     if error["type"] == "budget" and "budget_usd" in before and error["nearest"]:
         left = float(error["nearest"][0])
         rest = {key: value for key, value in before.items() if key != "budget_usd"}
-        return {**rest, "max_tokens": 50_000_000} if left > 0.01 else "There is no money."
+        return {**rest, "max_tokens": 5_000_000} if left > 0.01 else "There is no money."
     if error["type"] == "budget" and "fewer tokens" in error["message"]:
         return {**before, "max_tokens": 100}
     return f"I give up: {error}"
@@ -278,6 +278,14 @@ def test_calls_beyond_the_most_of_a_turn_are_told_so_and_not_done() -> None:
     done = run(llm, limits=ParentLimits(max_calls=3))
     assert [error and error["type"] for error in errors(done)] == [None] * 3 + ["limit"] * 2
     assert len(llm.requests_of("tiny")) == 3
+
+
+def test_calls_beyond_the_most_of_a_turn_take_no_money_from_the_others() -> None:
+    prices = {"boss": Price(1, 1, "test"), "tiny": Price(0.1, 0.1, "test")}
+    many = calls(*[("delegate_task", {"goal": f"part {n}"}) for n in range(64)])
+    done = run(boss(many, "done", prices=prices), budget_usd=0.09)
+    assert [error and error["type"] for error in errors(done)] == [None] * 16 + ["limit"] * 48
+    assert done.answer == "done"
 
 
 def test_the_calls_of_a_turn_are_done_at_the_same_time_and_told_in_their_order() -> None:

@@ -107,6 +107,25 @@ def test_each_call_without_an_episode_is_one_of_its_own(log: EpisodeLog) -> None
     assert len({episode.id for episode in read}) == 2
 
 
+@pytest.mark.parametrize(
+    "ids", [("a", "a"), ("two\nlines", "task-1"), ("x" * 199 + "1", "x" * 199 + "2")]
+)
+def test_results_are_all_logged_whatever_their_ids(log: EpisodeLog, ids: tuple[str, ...]) -> None:
+    batch = delegated(log, *(Task(f"of {id}", model="up", id=id) for id in ids))
+    (episode,) = read_episodes(log.path).episodes
+    assert {node.id for node in episode.nodes} == {result.node for result in batch.results}
+    assert {node.query for node in episode.nodes} == {f"of {id}" for id in ids}
+
+
+def test_a_faulty_task_that_is_too_large_to_be_logged_fails_nobody_else(log: EpisodeLog) -> None:
+    large = Task("x" * (17 << 20), model="up", kind="\ud800")
+    failed, done = delegated(log, large, Task("2 + 2?", model="up")).results
+    assert failed.error is not None
+    assert failed.node is not None
+    assert done.answer == "4"
+    assert len(read_episodes(log.path).episodes[0].nodes) == 2
+
+
 def test_answers_outlive_a_log_that_cannot_be_written_any_more(log: EpisodeLog) -> None:
     told: list[object] = []
 

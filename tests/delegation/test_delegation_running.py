@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -31,7 +32,10 @@ from masrouter.llms.chat import ChatRequest, Price
 from masrouter.types import Agent, Plan
 
 CATALOG = Catalog.default()
-FAULTY_GRADES = [ValueError("no"), 0.5, Grading(1.5, "x"), Grading(float("nan"), "x")]
+FAULTY_GRADES = [
+    ValueError("no"), StopIteration(), SystemExit(3), 0.5, Grading(1.5, "x"), Grading(True, "x"),
+    Grading(float("nan"), "x"), Grading(1.0, ""),
+]  # fmt: skip
 
 
 def delegated(llm: ScriptedModel, *tasks: Task, **options: Any) -> Batch:
@@ -333,7 +337,7 @@ def test_a_tasks_own_grader_judges_its_answer() -> None:
 @pytest.mark.parametrize("given", FAULTY_GRADES)
 def test_an_answer_outlives_its_graders_fault(given: Any) -> None:
     def grade(answer: str) -> Any:
-        if isinstance(given, Exception):
+        if isinstance(given, BaseException):
             raise given
         return given
 
@@ -348,6 +352,39 @@ def test_an_answer_outlives_its_graders_fault(given: Any) -> None:
     (result,) = asyncio.run(work()).results
     assert (result.answer, result.error, result.grading) == ("4", None, None)
     assert told == ["a task's grader is at fault; its answer has no score"]
+
+
+def test_a_grader_that_never_ends_holds_up_the_batch_no_longer_than_its_deadline() -> None:
+    stuck = threading.Event()
+
+    def grade(answer: str) -> Grading | None:
+        stuck.wait()
+        return Grading(1.0, "tests")
+
+    llm = ScriptedModel({"one": "4"})
+    try:
+        (result,) = delegated(llm, Task("a", model="one", grade=grade), deadline_s=0.2).results
+        assert not stuck.is_set()
+    finally:
+        stuck.set()
+    assert (result.answer, result.error, result.grading) == ("4", None, None)
+
+
+def test_no_more_graders_work_at_once_than_tasks_may() -> None:
+    at_once: list[int] = []
+    working: set[int] = set()
+
+    def grade(answer: str) -> Grading | None:
+        working.add(threading.get_ident())
+        at_once.append(len(working))
+        time.sleep(0.01)
+        working.discard(threading.get_ident())
+        return Grading(1.0, "tests")
+
+    tasks = [Task("a", model="one", grade=grade) for _ in range(6)]
+    batch = delegated(ScriptedModel({"one": "4"}), *tasks, max_concurrency=2)
+    assert all(result.grading is not None for result in batch.results)
+    assert max(at_once) <= 2
 
 
 def test_a_grader_holds_up_nobody_who_needs_the_answer() -> None:

@@ -51,14 +51,21 @@ def test_what_is_committed_is_what_the_router_expects_where_it_knows_the_plan(
     known = next(plan for plan in router.plans if plan.topology == "cot")
     here = renamed(known, {model: f"openai/{model}" for model in known.models})
     learned = {f"openai/{model}": model for model in known.models}
-    unknown = Plan("io", (Agent(None, "other"),))
+    unknown = Plan("debate", (Agent(None, "other"), Agent(None, "other")))
+    llm = ScriptedModel({"other": "4"}, {"other": Price(1.0, 2.0, "test")})
     read = router.read([QUERY])
     expected = float(router.expect(*read, 0.0).cost[0, router.plans.index(known)])
-    total = committed_usd(
-        router, [(QUERY, here), (QUERY, unknown)], learned, lambda query, plan: 0.25
-    )
-    assert total == pytest.approx(expected + 0.25)
-    assert committed_usd(router, [], {}, lambda query, plan: 0.25) == 0.0
+    assert committed_usd(llm, router, [], {}, lambda *_: 0.25) == 0.0
+    assert committed_usd(llm, router, [(QUERY, here)], learned, lambda *_: 0.25) == expected
+
+    def of_unknown(most_usd: float | None) -> float:
+        both = [(QUERY, here), (QUERY, unknown)]
+        return committed_usd(llm, router, both, learned, lambda *_: most_usd) - expected
+
+    tokens = router.expect(*read, 0.0).completion_tokens[0]
+    assert 0 < of_unknown(0.25) < 2 * 3 * tokens.max() * 2.0 / 1e6  # as teams mostly do
+    assert of_unknown(1e-9) == pytest.approx(2e-9)  # and at most what two calls can cost
+    assert of_unknown(None) == 0.0
 
 
 def test_a_routers_model_is_called_by_the_id_that_it_has_here(router: Router) -> None:

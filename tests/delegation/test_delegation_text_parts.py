@@ -43,6 +43,7 @@ def test_a_text_without_any_border_takes_no_time_to_speak_of() -> None:
     """A quarter of a million characters; a quadratic way would take minutes."""
     for text in ("a" * 250_000, "." * 250_000, ". " * 125_000, "a. " * 83_000):
         assert sum(map(len, cores(text, 500))) >= 83_000
+    assert cores("a" + "\n " * 250_000 + "b", 500) == ["a", "b"]
 
 
 def test_a_model_that_takes_nothing_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Tools for language models: their texts keep their word, and no call can break them."""
+"""Calls of the tools: they do what they say, and none that a model writes can break them."""
 
 from __future__ import annotations
 
@@ -6,218 +6,20 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.delegation.scripted import DOWN, ScriptedModel
+from tests.delegation.tool_samples import MODELS, call, delegator, errors_in, model
 
-from masrouter.catalog import Catalog
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.tasks import DelegationError, TaskEnded
-from masrouter.delegation.tools.calling import TOOLS, call_tool, failed, openai_tools, tools_of
-from masrouter.delegation.tools.schemas import MOST_CHARACTERS, checked
-from masrouter.delegation.tools.texts import MOST_DESCRIPTION
+from masrouter.delegation.episodes.log import EpisodeLog
+from masrouter.delegation.tasks import TaskEnded
+from masrouter.delegation.tools.calling import TOOLS, call_tool, failed
+from masrouter.delegation.tools.schemas import MOST_CHARACTERS
 from masrouter.execution.ledger import Ledger
-from masrouter.llms import ModelOptions, OpenAICompatible, Providers
-from masrouter.llms.chat import Price
-from masrouter.router import Router
-
-MODELS = ("synthetic-small", "synthetic-coder", "synthetic-medium", "synthetic-large")
-PRICES = {
-    "synthetic-small": Price(0.1, 0.2, "test"),
-    "synthetic-coder": Price(0.3, 0.6, "test"),
-    "synthetic-medium": Price(1.0, 2.0, "test"),
-    "synthetic-large": Price(5.0, 10.0, "test"),
-}
-_EXAMPLE = re.compile(r"^Example: (\{.*\})$", re.MULTILINE)
-_WRONG = re.compile(r"^Wrong: (\{.*\}) -> (\w+): (.+)$", re.MULTILINE)
-_MANY = re.compile(r"(\{[^{}]*\}), (\{[^{}]*\}), \.\.\. (\d+) of them")
-
-
-def model(**replies: Any) -> ScriptedModel:
-    said = {name: f"answer of {name}" for name in MODELS}
-    return ScriptedModel({**said, **replies}, prices=PRICES)
-
-
-def delegator(
-    llm: ScriptedModel | None = None, options: Settings | None = None, router: Router | None = None
-) -> Delegator:
-    return Delegator(llm or model(), options, router=router)
-
-
-def call(
-    name: str, arguments: str | Mapping[str, Any], to: Delegator | None = None, **options: Any
-) -> dict[str, Any]:
-    answer = asyncio.run(call_tool(to or delegator(), name, arguments, **options))
-    json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()
-    return answer
-
-
-def texts(parameters: Any) -> Iterator[str]:
-    """Every description within a schema."""
-    if isinstance(parameters, Mapping):
-        for key, value in parameters.items():
-            if key == "description" and isinstance(value, str):
-                yield value
-            else:
-                yield from texts(value)
-
-
-def said_by(to: Delegator) -> Iterator[tuple[str, str]]:
-    for tool in tools_of(to):
-        yield tool.name, "\n".join([tool.description, *texts(tool.parameters)])
-
-
-def expanded(arguments: str) -> dict[str, Any]:
-    """The JSON of an example, with `... N of them` written out."""
-
-    def write(found: re.Match[str]) -> str:
-        return ", ".join(found[1 + i % 2] for i in range(int(found[3])))
-
-    data = json.loads(_MANY.sub(write, arguments))
-    assert isinstance(data, dict)
-    return data
-
-
-def errors_in(answer: Mapping[str, Any]) -> list[str]:
-    results = answer.get("results", [answer])
-    return [one["error"]["type"] for one in results if one.get("error") is not None]
-
-
-class TestTexts:
-    @pytest.mark.parametrize("automatic", [True, False], ids=["with a router", "without a router"])
-    def test_every_worked_example_works(self, automatic: bool, router: Router) -> None:
-        to = delegator(router=router if automatic else None)
-        examples = [(name, e) for name, text in said_by(to) for e in _EXAMPLE.findall(text)]
-        assert len(examples) >= 6
-        assert any('"auto"' in example for _, example in examples) == automatic
-        for name, example in examples:
-            answer = call(name, example, to)
-            assert errors_in(answer) == [], (example, answer)
-            assert answer.get("total") != 0, example
-
-    def test_every_anti_pattern_gives_the_error_that_it_promises(self) -> None:
-        llm = model()
-        to = delegator(llm)
-        wrongs = [(name, *w) for name, text in said_by(to) for w in _WRONG.findall(text)]
-        assert {kind for _, _, kind, _ in wrongs} >= {
-            "unknown_model", "missing_information", "invalid_task", "limit",
-        }  # fmt: skip
-        for name, wrong, kind, _ in wrongs:
-            answer = call(name, expanded(wrong), to, parent_model="synthetic-medium")
-            assert errors_in(answer) == [kind], (wrong, answer)
-
-    def test_the_anti_patterns_are_those_that_models_are_known_for(self) -> None:
-        wrongs = "\n".join(w[0] for _, text in said_by(delegator()) for w in _WRONG.findall(text))
-        for habit in (
-            '"openrouter:gpt-4o"',
-            '"best"',
-            "the above",
-            "17 of them",
-            "result of draft",
-        ):
-            assert habit in wrongs
-
-    def test_the_error_itself_tells_what_the_text_advises(self) -> None:
-        routed = OpenAICompatible(
-            "http://127.0.0.1:9/v1", name="openrouter", models={"gpt-4o": ModelOptions()}
-        )
-        for to, habit, advice in (
-            (Delegator(Providers(routed)), '"openrouter:gpt-4o"', "openrouter/gpt-4o"),
-            (delegator(), "result of draft", '"needs": ["draft"]'),
-        ):
-            wrongs = [(name, w) for name, text in said_by(to) for w in _WRONG.findall(text)]
-            name, (arguments, _, told) = next((n, w) for n, w in wrongs if habit in w[0])
-            assert advice in told
-            assert advice in json.dumps(call(name, arguments, to)).replace('\\"', '"')
-
-    def test_descriptions_fit_what_openai_takes_also_with_long_names(self) -> None:
-        long = "provider-of-long-names/a-model-whose-name-is-long-" + "x" * 120
-        for to in (
-            delegator(),
-            delegator(ScriptedModel({long: "yes"}), Settings(tiers={"t": long})),
-        ):
-            for tool in tools_of(to):
-                assert len(tool.description) <= MOST_DESCRIPTION, tool.name
-
-    def test_examples_use_the_users_own_tiers(self) -> None:
-        own = Settings(tiers={"quick": "synthetic-small", "deep": "synthetic-large"})
-        text = tools_of(delegator(options=own))[0].description
-        assert '"model": "quick"' in text
-        assert '"model": "deep"' in text
-        assert '"small"' not in text
-
-    def test_without_anything_to_call_the_examples_name_no_model(self) -> None:
-        text = tools_of(delegator(ScriptedModel({})))[0].description
-        assert '"model": "small"' not in text
-
-    def test_the_limit_of_a_batch_is_the_settings(self) -> None:
-        text = tools_of(delegator(options=Settings(max_tasks=3)))[1].description
-        assert "... 4 of them" in text
-
-
-class TestSchemas:
-    @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-    def test_each_is_valid_and_closed(self, tool: Any) -> None:
-        jsonschema.Draft202012Validator.check_schema(tool.parameters)
-
-        def closed(schema: Any) -> None:
-            if schema.get("type") == "object":
-                assert schema["additionalProperties"] is False
-                for inner in schema["properties"].values():
-                    assert inner["description"]
-                    closed(inner)
-            if schema.get("type") == "array":
-                closed(schema["items"])
-
-        closed(tool.parameters)
-
-    def test_openai_form(self) -> None:
-        found = openai_tools(delegator())
-        assert [one["type"] for one in found] == ["function"] * 3
-        names = [one["function"]["name"] for one in found]
-        assert names == ["delegate_task", "delegate_tasks", "list_models"]
-        assert all(set(one["function"]) == {"name", "description", "parameters"} for one in found)
-        json.dumps(found, allow_nan=False)
-
-    @settings(max_examples=150, deadline=None)
-    @given(data=st.data())
-    def test_the_reader_agrees_with_the_schema(self, data: st.DataObject) -> None:
-        tool = data.draw(st.sampled_from(TOOLS))
-        value = data.draw(_near(tool.parameters))
-        fits = jsonschema.Draft202012Validator(tool.parameters).is_valid(value)
-        if fits:
-            assert checked(value, tool.parameters) == value
-            return
-        with pytest.raises(DelegationError) as found:
-            checked(value, tool.parameters)
-        assert found.value.error.type == "invalid_task"
-
-
-def _near(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """Values that fit a schema, or nearly do. Nulls are left out: they mean an absent key."""
-    junk = st.sampled_from([7, -1, 0, 2.5, True, "", "a", "model", [], ["a"], {}, {"goal": "b"}])
-    kind = schema["type"]
-    fitting: st.SearchStrategy[Any]
-    if kind == "object":
-        keys = {key: _near(inner) for key, inner in schema["properties"].items()}
-        required = {key: keys.pop(key) for key in schema["required"]}
-        fitting = st.fixed_dictionaries(required, optional=keys)
-        junk = junk | st.fixed_dictionaries(required, optional={**keys, "other": st.just(1)})
-    elif kind == "array":
-        fitting = st.lists(_near(schema["items"]), max_size=3)
-    elif kind == "string":
-        fitting = st.sampled_from(schema.get("enum", ["a", "small", "task-1"]))
-    elif kind == "boolean":
-        fitting = st.booleans()
-    else:
-        fitting = st.integers(1, 300) | st.just(3.0)
-    return st.one_of(fitting, fitting, fitting, fitting, fitting, fitting, junk)
 
 
 class TestCalls:
@@ -330,6 +132,13 @@ class TestBudgets:
         again = {**asked, "budget_usd": float(answer["error"]["nearest"][0])}
         assert call("delegate_task", again, budget_usd=0.25)["status"] == "done"
 
+    def test_what_it_is_told_that_it_may_spend_is_never_more_than_it_may(self) -> None:
+        books = Ledger(0.1234565999)
+        asked = {"goal": "a", "model": "small", "budget_usd": 5}
+        told = call("delegate_task", asked, within=books)["error"]["nearest"][0]
+        again = call("delegate_task", {**asked, "budget_usd": float(told)}, within=books)
+        assert again["status"] == "done"
+
     def test_calls_share_the_books_and_hear_what_is_left(self) -> None:
         llm = model()
         books = Ledger(0.5)
@@ -348,69 +157,6 @@ class TestBudgets:
         assert llm.requests == []
 
 
-class TestListing:
-    def test_it_tells_what_there_is_to_choose_from(self) -> None:
-        llm = ScriptedModel({"gpt-4o": "a", "gpt-4o-mini": "b"}, prices={"gpt-4o": None})
-        to = delegator(llm, Settings(default="mini", aliases={"mini": "gpt-4o-mini"}))
-        found = call("list_models", {}, to)
-        assert found["default"] == "mini"
-        assert found["total"] == len(found["models"])
-        by_id = {one["id"]: one for one in found["models"]}
-        known = Catalog.default().models["gpt-4o-mini"]
-        mini = by_id["gpt-4o-mini"]
-        assert mini["kind"] == "model"
-        assert mini["callable"] is True
-        assert mini["why_not"] is None
-        assert mini["aliases"] == ["mini"]
-        assert mini["description"] == known.description
-        assert mini["context_window"] == known.context_window
-        assert mini["price"]["input_usd_per_mtok"] == 1.0
-        assert by_id["gpt-4o"]["price"] is None
-
-    def test_plans_and_the_router_are_listed_too(self, router: Router) -> None:
-        to = delegator(options=Settings(plans={"pair": router.plans[0]}), router=router)
-        kinds = {one["id"]: one["kind"] for one in call("list_models", {}, to)["models"]}
-        assert kinds["auto"] == "auto"
-        assert kinds["pair"] == "plan"
-
-    def test_what_is_refused_says_so(self) -> None:
-        to = delegator(options=Settings(refused=("synthetic-large",)))
-        found = call("list_models", {"query": "synthetic-large"}, to)["models"]
-        assert [one["callable"] for one in found] == [False]
-        assert found[0]["why_not"]
-        assert (
-            call("list_models", {"query": "synthetic-large", "callable_only": True}, to)["total"]
-            == 0
-        )
-
-    def test_pages_hold_everything_once(self) -> None:
-        to = delegator(ScriptedModel({f"model-{i:03}": "a" for i in range(137)}))
-        ids: list[str] = []
-        asked: dict[str, Any] = {"limit": 50, "query": "model"}
-        while True:
-            page = call("list_models", asked, to)
-            ids += [one["id"] for one in page["models"]]
-            if page["next_cursor"] is None:
-                break
-            asked["cursor"] = page["next_cursor"]
-        assert ids == [f"model-{i:03}" for i in range(137)]
-
-    def test_filters(self) -> None:
-        to = delegator()
-        small = call("list_models", {"tier": "small"}, to)["models"]
-        assert [one["id"] for one in small] == ["synthetic-small"]
-        both = call("list_models", {"query": "SYNTHETIC coder"}, to)["models"]
-        assert [one["id"] for one in both] == ["synthetic-coder"]
-        assert call("list_models", {"kind": "worker"}, to)["total"] == 0
-
-    @pytest.mark.parametrize("asked", [{"tier": "smal"}, {"cursor": "page 2"}, {"limit": 0}])
-    def test_a_filter_that_means_nothing_is_an_error(self, asked: dict[str, Any]) -> None:
-        assert call("list_models", asked)["error"]["type"] == "invalid_task"
-
-    def test_a_tier_that_is_misspelt_is_told_the_nearest(self) -> None:
-        assert call("list_models", {"tier": "smal"})["error"]["nearest"] == ["small"]
-
-
 GOAL = '"goal": "Name a river.", "model": "small"'
 BAD = {
     "unknown tool": ("delegate", "{}", "there is no tool"),
@@ -422,7 +168,8 @@ BAD = {
     "null": ("delegate_task", "null", "expected an object"),
     "NaN": ("delegate_task", f'{{{GOAL}, "budget_usd": NaN}}', "NaN"),
     "infinite": ("delegate_task", f'{{{GOAL}, "budget_usd": 1e999}}', "budget_usd"),
-    "negative": ("delegate_task", f'{{{GOAL}, "budget_usd": -1}}', "at least 0"),
+    "negative": ("delegate_task", f'{{{GOAL}, "budget_usd": -1}}', "expected 0 to 1000000"),
+    "absurd": ("delegate_task", f'{{{GOAL}, "budget_usd": 1e20}}', "expected 0 to 1000000"),
     "huge integer": ("delegate_task", f'{{{GOAL}, "max_tokens": {"9" * 5000}}}', "not JSON"),
     "half a token": ("delegate_task", f'{{{GOAL}, "max_tokens": 1.5}}', "a whole number"),
     "true tokens": ("delegate_task", f'{{{GOAL}, "max_tokens": true}}', "a whole number"),
@@ -493,6 +240,15 @@ class TestBadCalls:
         assert "RuntimeError" in answer["error"]["message"]
         assert "secret" not in json.dumps(answer)
 
+    def test_a_fault_of_settings_or_logs_is_told_without_the_paths_of_this_machine(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        to = Delegator(model(), episodes=EpisodeLog(tmp_path))
+        answer = call("delegate_task", {"goal": "a", "model": "small"}, to)
+        assert answer["error"]["type"] == "internal"
+        assert str(tmp_path) not in json.dumps(answer)
+        assert str(tmp_path) in caplog.text  # whoever runs the tools is told
+
     @settings(max_examples=50, deadline=None)
     @given(
         name=st.sampled_from([tool.name for tool in TOOLS]),
@@ -509,61 +265,3 @@ class TestBadCalls:
     def test_nothing_that_a_model_writes_raises(self, name: str, arguments: str) -> None:
         answer = call(name, arguments, delegator(ScriptedModel({})))
         assert "error" in answer or "results" in answer or "models" in answer
-
-
-class TestSelfContained:
-    @pytest.mark.parametrize(
-        "goal",
-        [
-            "Summarise the above.",
-            "Translate the text mentioned above into French.",
-            "Continue our conversation.",
-            "Fix the bug that we found in the previous message.".replace("the previous", "my last"),
-            "Do as we discussed.",
-            "Read the attached file and list its headings.",
-        ],
-    )
-    def test_what_only_the_parent_saw_is_asked_back(self, goal: str) -> None:
-        llm = model()
-        answer = call("delegate_task", {"goal": goal, "model": "small"}, delegator(llm))
-        assert answer["error"]["type"] == "missing_information"
-        assert "context" in answer["error"]["message"]
-        assert llm.requests == []
-        mended = {"goal": goal, "model": "small", "context": "The material."}
-        assert call("delegate_task", mended)["status"] == "done"
-
-    @pytest.mark.parametrize(
-        "goal",
-        [
-            "List numbers above 10 among 5, 12 and 20.",
-            "Find the above-average scores of 1, 2 and 9.",
-            "Here are two notes. The first is on rivers, the second is on lakes; "
-            "both are short. Summarise the above.",
-            "Summarise this conversation: A: hello. B: good morning.",
-            "Explain the first step of glycolysis.",
-            "Name a town that lies above 3000 m.",
-        ],
-    )
-    def test_a_goal_that_is_complete_is_let_through(self, goal: str) -> None:
-        assert call("delegate_task", {"goal": goal, "model": "small"})["status"] == "done"
-
-    @pytest.mark.parametrize(
-        "second",
-        ["Check the output of draft.", "Improve task draft.", 'Shorten the answer from "draft".',
-         "Review the previous task."],
-    )  # fmt: skip
-    def test_another_tasks_answer_needs_needs(self, second: str) -> None:
-        tasks = [{"id": "draft", "goal": "Draft a note.", "model": "small"},
-                 {"goal": second, "model": "small"}]  # fmt: skip
-        answer = call("delegate_tasks", {"tasks": tasks})
-        assert errors_in(answer) == ["invalid_task"]
-        assert answer["results"][1]["error"]["nearest"] == ["draft"]
-        tasks[1]["needs"] = ["draft"]  # type: ignore[assignment]
-        assert errors_in(call("delegate_tasks", {"tasks": tasks})) == []
-
-    def test_plain_english_is_no_reference_to_a_task_of_a_short_name(self) -> None:
-        tasks = [
-            {"id": "a", "goal": "Name a river.", "model": "small"},
-            {"id": "b", "goal": "Explain the results of a survey in general.", "model": "small"},
-        ]
-        assert errors_in(call("delegate_tasks", {"tasks": tasks})) == []

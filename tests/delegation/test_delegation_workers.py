@@ -205,6 +205,20 @@ class TestMoney:
         assert told(lambda text: 1 / 0, usd_per_call=0).marks == "rs"  # it was free all the same
 
 
+async def cancelled_within(text: str) -> str:
+    """As a client library does whose own task was stopped."""
+    raise asyncio.CancelledError
+
+
+class Unspeakable(BaseException):
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def unspeakable(text: str) -> str:
+    raise Unspeakable
+
+
 class TestFailures:
     @pytest.mark.parametrize(
         ("run", "kind", "why"),
@@ -212,6 +226,8 @@ class TestFailures:
             (lambda text: 1 / 0, "server_error", "ZeroDivisionError: division by zero"),
             (lambda text: next(iter(())), "server_error", "StopIteration"),
             (lambda text: (_ for _ in ()).throw(SystemExit(1)), "server_error", "SystemExit"),
+            (cancelled_within, "server_error", "was cancelled from within"),
+            (unspeakable, "server_error", "Unspeakable"),
             (lambda text: 7, "bad_response", "gave int where text was expected"),
             (lambda text: Produced(7), "bad_response", "gave Produced"),
             (lambda text: " \n", "empty", "gave no text"),

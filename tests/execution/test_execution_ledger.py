@@ -273,6 +273,28 @@ def test_an_attempt_that_a_client_forgot_is_charged() -> None:
     assert (meter.attempts, meter.usage.cost_usd) == (2, None)
 
 
+def test_books_in_use_in_one_event_loop_are_refused_in_another() -> None:
+    ledger = Ledger(2 * WORST)
+    refused: list[str] = []
+
+    async def elsewhere() -> None:
+        try:
+            await ledger.meter(REQUEST, PRICE).ready()
+        except BudgetError as error:
+            refused.append(str(error))
+
+    async def first() -> None:
+        meter = Ledger(within=ledger).meter(REQUEST, PRICE)
+        await meter.ready()
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        meter.close()
+        await asyncio.to_thread(asyncio.run, elsewhere())  # they are free again
+
+    asyncio.run(first())
+    assert len(refused) == 1
+    assert "in use in another event loop" in refused[0]
+
+
 @pytest.mark.parametrize("bad", [-1, float("nan"), float("inf"), "1", True])
 def test_a_budget_that_is_no_amount_is_refused(bad: object) -> None:
     with pytest.raises(ConfigError, match="budget_usd: expected US dollars >= 0, or None for no"):

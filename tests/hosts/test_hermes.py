@@ -191,9 +191,6 @@ def test_hermes_gets_a_route_of_its_own_that_it_may_change(installed: Hermes) ->
         ({"model": "synthetic-small"}, {"goal": "a", "context": ["b"]}, "context: expected a text"),
         ({"model": "synthetic-small"}, {"goal": "a", "model": 3}, "model: expected a name"),
         ({"model": "synthetic-small"}, {"text": "a"}, "no task with a `goal`"),
-        ({"checkpoint": "/nowhere/router"}, {"goal": "a"}, "/nowhere/router"),
-        ({"settings": "/nowhere/s.yaml"}, {"goal": "a"}, "/nowhere/s.yaml: cannot be read"),
-        ({"checkpoint": ["a"]}, {"goal": "a"}, "masrouter.checkpoint: expected a text"),
     ],
 )
 def test_a_task_that_cannot_be_routed_is_refused_and_never_inherits_the_parents_model(
@@ -204,6 +201,24 @@ def test_a_task_that_cannot_be_routed_is_refused_and_never_inherits_the_parents_
     assert set(refused) == {"error"}
     assert refused["error"].startswith("masrouter: ")
     assert expected in refused["error"]
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"checkpoint": "/nowhere/router"}, "/nowhere/router"),
+        ({"settings": "/nowhere/s.yaml"}, "/nowhere/s.yaml: cannot be read"),
+        ({"checkpoint": ["a"]}, "masrouter.checkpoint: expected a text"),
+    ],
+)
+def test_what_is_wrong_with_the_configuration_stands_in_the_log_and_not_in_the_refusal(
+    installed: Hermes, caplog: pytest.LogCaptureFixture, section: dict[str, Any], expected: str
+) -> None:
+    installed.configure(routes=ROUTES, **section)
+    told = installed.delegate_task(goal="a")["error"]
+    assert told.startswith("masrouter: its configuration")
+    assert "/nowhere" not in told
+    assert expected in caplog.text
 
 
 def test_a_team_is_refused_since_a_child_is_one_agent(installed: Hermes, tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def test_subtasks_are_read_with_the_lines_that_follow(text: str, subtasks: tuple
         ("delegate to agent 12: a\nDelegate to agent 2:\n", "", ((11, "a"),)),
         ("I would delegate to agent 2: no.", "I would delegate to agent 2: no.", ()),
         ("Answer: 4", "Answer: 4", ()),
+        ("It says:\n> Delegate to agent 2: a", "It says:\n> Delegate to agent 2: a", ()),
+        ("```\nx = 1\nDelegate to agent 2: a\n```", "```\nx = 1\nDelegate to agent 2: a\n```", ()),
+        ("So:\n```\nDelegate to agent 2: a\nDelegate to agent 3: b", "So:\n```",
+         ((1, "a"), (2, "b"))),
+        ("I need no\n`Delegate to agent 2: ...`", "I need no\n`Delegate to agent 2: ...`", ()),
+        ("~~~\ncode\n~~~\nDelegate to agent 2: a", "~~~\ncode\n~~~", ((1, "a"),)),
     ],
 )  # fmt: skip
 def test_what_a_lead_hands_out_is_read_line_by_line(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from masrouter.answers import final_answer
+from masrouter.answers.blocks import FENCED
 from masrouter.answers.code import without_reasoning
 from masrouter.answers.values import numbers_in
 from masrouter.errors import ConfigError
@@ -33,7 +34,6 @@ _ALIKE = 0.5
 _OPENER_WORDS = 12
 """A first line of at most so many words, without a number, opens the work and is no step."""
 
-_FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
 _ITEM = re.compile(
     r"^[ \t>]*(?:[*_]{0,2}step[ \t]+\d{1,3}[*_]{0,2}[ \t]*[:.)-]|\d{1,3}[.)](?=\s)|[-*•+](?=\s))"
     r"[*_ \t]*",
@@ -213,7 +213,7 @@ def read_steps(text: str) -> tuple[Step, ...]:
     Programs and the line that gives the answer are no steps, nor is a short first line without a
     number (`Let me work this out.`).
     """
-    work = _FENCED.sub("\n", without_reasoning(text[:_LONGEST]))
+    work = FENCED.sub("\n", without_reasoning(text[:_LONGEST]))
     lines = [line for line in work.split("\n") if line.strip() and final_answer(line) is None]
     marks = [at for at, line in enumerate(lines) if _ITEM.match(line)]
     if len(marks) >= 2:

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 Stopped = Literal["done", "unstated", "repeated", "not_found", "rounds", "failed"]
 """done: nothing is missing any more. unstated: a draft does not say whether anything is. repeated:
-all that is missing was asked for before. not_found: nobody could give any of it. rounds: they are
-used up. failed: a draft could not be written; the one before stands."""
+all that is missing was asked for before, or is too long to be asked for. not_found: nobody could
+give any of it. rounds: they are used up. failed: a draft could not be written; the one before
+stands."""
 
 Find = Callable[[Sequence[str]], Sequence[str | None]]
 """Who is asked each of some requests, by name; None where nobody is known for it."""

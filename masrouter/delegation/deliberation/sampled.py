@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -109,15 +110,46 @@ def read_samples(*paths: str | Path) -> tuple[SampledQuery, ...]:
 
 
 def write_samples(path: str | Path, queries: Iterable[SampledQuery]) -> None:
-    """Write a new file that `read_samples` reads; raises LogError where it exists already."""
+    """Write a new file that `read_samples` reads; raises LogError as `writing_samples`."""
+    with writing_samples(path) as write:
+        for query in queries:
+            write(query)
+
+
+@contextmanager
+def writing_samples(path: str | Path) -> Iterator[Callable[[SampledQuery], None]]:
+    """A new file that is written query by query; it is gone again where none came.
+
+    Raises LogError where it exists already or cannot be written.
+    """
+    written = 0
+
+    def write(query: SampledQuery) -> None:
+        nonlocal written
+        try:
+            # ASCII, since a model's text may hold what UTF-8 has no form for.
+            file.write(json.dumps(query.to_json()) + "\n")
+            file.flush()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        written += 1
+
     try:
-        with Path(path).open("x", encoding="utf-8") as file:
-            for query in queries:
-                file.write(json.dumps(query.to_json(), ensure_ascii=False) + "\n")
+        Path(path).touch(exist_ok=False)
     except FileExistsError:
         raise LogError(f"{path}: exists already; give another name") from None
     except OSError as error:
-        raise LogError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
+    try:
+        with Path(path).open("w", encoding="utf-8") as file:
+            yield write
+    finally:
+        if not written:
+            Path(path).unlink(missing_ok=True)
+
+
+def _unwritable(path: str | Path, error: OSError) -> LogError:
+    return LogError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 async def collect_samples(
@@ -131,12 +163,16 @@ async def collect_samples(
     within: Ledger | None = None,
     seed: int = 0,
     max_concurrency: int = 8,
+    on_query: Callable[[SampledQuery], None] | None = None,
 ) -> tuple[SampledQuery, ...]:
     """Each task by the cheap model `samples` times, and once by the strong worker, all graded.
 
     Every task needs an id of its own and a grader. A call that fails for good counts as a wrong
     answer, as it would for whoever waits for it; one that was refused (unknown name, no key, no
     money left) raises DelegationError, and an answer that the grader cannot judge ConfigError.
+
+    on_query: given each query, in their order, once all before it are done; and those that were
+    done where it ends with an error, so that what was paid for is not lost.
     """
     if len({task.id for task in tasks}) < len(tasks) or any(t.id is None for t in tasks):
         raise ConfigError("collect_samples: every task needs an id of its own")
@@ -175,12 +211,22 @@ async def collect_samples(
             strong=StrongOutcome(score, best.usage.cost_usd),
         )
 
+    tell = on_query or (lambda query: None)
+    working: list[asyncio.Task[SampledQuery]] = []
+    found: list[SampledQuery] = []
     try:
         async with asyncio.TaskGroup() as group:
-            working = [group.create_task(collect(task)) for task in tasks]
+            working += [group.create_task(collect(task)) for task in tasks]
+            for one in working:
+                found.append(await one)
+                tell(found[-1])
     except BaseExceptionGroup as broken:
         raise broken.exceptions[0] from None
-    return tuple(one.result() for one in working)
+    finally:
+        for one in working[len(found) :]:
+            if one.done() and not one.cancelled() and one.exception() is None:
+                tell(one.result())
+    return tuple(found)
 
 
 def _lines(path: Path) -> Iterable[bytes]:

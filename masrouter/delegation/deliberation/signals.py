@@ -3,7 +3,8 @@
 Places left to be filled, things referred to that are not there, options that nobody listed, a
 story that begins in its middle. The signals are blunt: most gaps leave no trace in a text, and
 which of them can be trusted is measured, not claimed (`missing_labels.calibrate_missing`).
-English only.
+English only. What `tools.self_contained` finds is refused outright, and so has rules of its own,
+fewer and surer ones: a guess of this module would refuse tasks that are sound.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
+
+from masrouter.answers.blocks import FENCED
 
 SignalKind = Literal[
     "placeholder", "reference", "options", "pronoun", "middle", "quantity", "bare", "model"
@@ -39,24 +42,30 @@ _WORK = (
     r"reply to|answer|format|sort|clean up|update|merge)"
 )
 _ABOVE = re.compile(
-    rf"\bthe above\b|\b(?:mentioned|described|given|shown|listed|stated) above\b"
-    rf"|\b{_MATERIAL} above\b|\babove {_MATERIAL}\b|\bas above\b",
+    rf"\bthe above\b(?!-)|\b(?:mentioned|described|given|shown|listed|stated) above\b(?! the\b)"
+    rf"|\b{_MATERIAL} above\b(?! (?:the|an?)\b)|\babove {_MATERIAL}\b|\bas above\b",
     re.IGNORECASE,
 )
 _BELOW = re.compile(
-    rf"\bthe following\b|\b(?:given|shown|listed|described) below\b|\b{_MATERIAL} below\b",
+    rf"\bthe following\b|\b(?:given|shown|listed|described) below\b(?! (?:it|the|an?)\b)"
+    rf"|\b{_MATERIAL} below\b(?! (?:it|the|an?)\b)",
     re.IGNORECASE,
 )
 _HERE = re.compile(
     rf"\b(?:the |see |in )?attached (?:\w+ )?{_MATERIAL}\b|\bsee (?:the )?attach(?:ed|ment)\b"
-    rf"|\b(?:this|these|my|our) {_MATERIAL}\b",
+    rf"|\b(?:this|these) {_MATERIAL}\b|(?:^|[.!?]\s+){_WORK}\b[^.!?\n]*?\b(?:my|our) {_MATERIAL}\b",
     re.IGNORECASE,
 )
 _OPENING = re.compile(
     rf"^\s*{_WORK}\s+(?:(?:all |the (?:rest )?(?:of )?)?(?:it|this|that|these|those|them)\b(?! \w+"
-    rf"(?:ing|ed)\b)|the (?:\w+ )?{_MATERIAL})",
+    # `the paper on bees` is a paper that can be known: behind a bare one stands what is to be done.
+    rf"(?:ing|ed)\b)|the (?:\w+ )?{_MATERIAL}\b(?=\W*$|[.,:;!?]|\s+(?:and|as|by|for|in|into|so|to|"
+    rf"until|with|without)\b))",
     re.IGNORECASE,
 )
+_NAMED = re.compile(r"https?://|\b\w[\w-]+\.[A-Za-z]\w{0,4}\b(?!\.)|(?:[\w.-]+/){2}", re.ASCII)
+"""An address or a file's name: what is meant can be got."""
+_CODE = re.compile(r"[={}<>;]|\w\(|\)\s*:")
 _PLACEHOLDER = re.compile(
     r"\{\{\s*[A-Za-z][\w .-]{0,60}\}\}"
     r"|\[(?:insert|your|enter|paste|fill in|add)\b[^\]\n]{0,60}\]"
@@ -64,17 +73,31 @@ _PLACEHOLDER = re.compile(
     r"|\bTBD\b",
     re.IGNORECASE,
 )
+_ABOUT_PLACES = re.compile(
+    r"\b(?:templat\w*|placeholders?|jinja\w*|mustache|handlebars|liquid|vue|angular|django|mail "
+    r"merge|acronym|abbreviation|mean|means|stands? for)\b",
+    re.IGNORECASE,
+)
+"""The places are what is spoken of."""
 _CHOICE = re.compile(
-    r"\bwhich (?:one )?of (?:these|the following|them)\b|\bwhich (?:option|statement|choice)\b"
-    r"|\bchoose the (?:correct|right|best)\b|\bselect the (?:correct|right|best)\b",
+    r"\bwhich (?:one )?of (?:these|the following)\b|\bwhich (?:one )?of them (?:is|are|was|were|"
+    r"has|have|does|do|did|can|will|would|should)\b"
+    r"|\bwhich (?:option|statement|choice)\b(?! (?:of|for)\b)"
+    r"|\b(?:choose|select) the (?:correct|right|best) (?:answer|option|statement|choice|word|"
+    r"response|sentence|alternative|one|ending|meaning|definition|form)s?\b",
     re.IGNORECASE,
 )
 _OPTION = re.compile(r"^[ \t]*(?:\(?[A-Ja-j1-9][).:]|[-*•])[ \t]*\S", re.MULTILINE)
-_PERSON = re.compile(r"\b(?:he|she|his|her|hers|him|they|their|them|theirs)\b", re.IGNORECASE)
+_PERSON = re.compile(
+    # Not a title (`His Dark Materials`), nor a word that is spoken of (`their, there`).
+    r"\b(?:he|she|his|her|hers|him|they|their|them|theirs)\b(?!,|['’]|(?-i:\s+[A-Z]))",
+    re.IGNORECASE,
+)
 _SOMEBODY = re.compile(
     r"\b(?:an?|one|each|every|some|two|three|four|five|six|seven|eight|nine|ten|both|many|most|all|"
     r"another|\d+)\s+(?!of\b)\w+|\bthe\s+(?:\w+\s+)?(?:\w+(?:er|or|ist|ian|ant|ess)s?|man|woman|men|women|"
-    r"boys?|girls?|child(?:ren)?|people|mother|father|king|queen|friends?|team|couple|family)\b",
+    r"boys?|girls?|child(?:ren)?|people|mother|father|king|queen|friends?|team|couple|family)\b"
+    r"|\b(?:my|our|your|people|i|you|we)\b",
     re.IGNORECASE,
 )
 _NAME = re.compile(
@@ -84,9 +107,10 @@ _NAME = re.compile(
     r"When|Where|Which|While|Who|Whose|Why|Will|With|Would|Write|You|Your)\b)[A-Z][a-z]+"
 )
 _MIDDLE = re.compile(
-    r"\s*(?:then|next|instead|however|also|otherwise|afterwards|finally|besides|therefore|"
-    r"they|she|he|her|his|their|those|the other|the others|the rest|the remaining|"
-    r"of these|of those|of them)\b",
+    r"\s*(?:(?:however|otherwise|afterwards|finally|therefore|also|besides|instead|next),"
+    r"|(?:then|next)\s+(?:he|she|they|it|we|i|the|add|do|take|use|make|put)\b|otherwise\b"
+    r"|(?:they|she|he|her|his|their|those)\b(?!\s+(?:say|are often)\b)(?!,|(?-i:\s+[A-Z]))"
+    r"|(?:the others?|the rest|the remaining|of these|of those|of them)\b)",
     re.IGNORECASE,
 )
 _HOW_MANY = re.compile(
@@ -94,15 +118,17 @@ _HOW_MANY = re.compile(
     r"sum|average|mean|price|cost|speed|probability|area|volume|difference|percentage|ratio|number)\b",
     re.IGNORECASE,
 )
-_ITS_THINGS = re.compile(
-    r"\b(?:the|her|his|their|its|this|these|left|now|remain\w*|altogether|in all)\b", re.IGNORECASE
-)
+_IN_ALL = re.compile(r"\b(?:left over|remain|altogether|in all|in total)\b", re.IGNORECASE)
+"""A question that has only these to go on is the end of a story; `how old is the sun` is none."""
 _A_NUMBER = re.compile(
     r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozen|twenty|thirty|"
     r"forty|fifty|hundred|thousand|million|half|third|quarter|twice|double|triple)\w*\b",
     re.IGNORECASE,
 )
-_FENCED = re.compile(r"^[ \t]*(`{3,}|~{3,}).*?(?:^[ \t]*\1|\Z)", re.DOTALL | re.MULTILINE)
+_ENGLISH = re.compile(
+    r"\b(?:the|of|to|and|what|how|is|are|it|this|these|that|with|my|our|for|please|does|did|def)\b",
+    re.IGNORECASE,
+)
 _FUNCTION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+\w+\(.*$", re.MULTILINE)
 _MOST = 20_000
 """Characters of a goal that are looked at."""
@@ -127,9 +153,9 @@ def missing_signals(goal: str, context: str = "") -> tuple[Signal, ...]:
     With a context, only places left to be filled count: what a goal refers to may stand there.
     """
     text = goal[:_MOST]
-    prose = _FENCED.sub("\n", text)
+    prose = FENCED.sub("\n", text)
     found = [_placeholder(prose)]
-    if not context.strip():
+    if not context.strip() and _ENGLISH.search(text):
         found += [
             _reference(text, prose), _options(prose), _pronoun(prose), _middle(prose),
             _quantity(prose), _bare(prose),
@@ -139,7 +165,7 @@ def missing_signals(goal: str, context: str = "") -> tuple[Signal, ...]:
 
 def _placeholder(prose: str) -> Signal | None:
     match = _PLACEHOLDER.search(prose)
-    if match is None:
+    if match is None or _ABOUT_PLACES.search(prose):
         return None
     return Signal("placeholder", match[0], f"What is to stand in the place of {match[0]}?")
 
@@ -164,11 +190,15 @@ def _references(text: str, prose: str) -> Iterator[re.Match[str]]:
         behind = re.split(r"[:\n]|[.!?](?=\s|$)", prose[match.end() :], maxsplit=1)
         if len(behind) < 2 or not _words_in(behind[1]):
             yield match
+    if _NAMED.search(prose):
+        return
     for pattern in (_HERE, _OPENING):
         for match in _first(pattern, prose):
             start, end = _sentence(prose, match)
-            colon = prose[match.end() : end].partition(":")[2]
-            if _words_in(prose[:start]) + _words_in(prose[end:]) < 12 and _words_in(colon) < 2:
+            rest = prose[match.end() :]
+            told = _words_in(prose[:start]) + _words_in(prose[end:]) >= 12 or _CODE.search(rest)
+            given = re.split(r":|\s[-–—]\s|\n", rest, maxsplit=1)[1:]
+            if not told and not any(_words_in(text) >= 2 for text in given):
                 yield match
 
 
@@ -184,9 +214,7 @@ def _options(prose: str) -> Signal | None:
 
 def _pronoun(prose: str) -> Signal | None:
     match = _PERSON.search(prose)
-    if match is None or _SOMEBODY.search(prose[: match.start()]):
-        return None
-    if _NAME.search(prose[: match.start()]):
+    if match is None or _SOMEBODY.search(prose[: match.start()]) or _NAME.search(prose):
         return None
     return Signal("pronoun", match[0], f"Who is meant by {match[0]!r}, and what is known of them?")
 
@@ -201,7 +229,9 @@ def _middle(prose: str) -> Signal | None:
 
 def _quantity(prose: str) -> Signal | None:
     match = _HOW_MANY.search(prose)
-    if match is None or _A_NUMBER.search(prose) or not _ITS_THINGS.search(prose[match.end() :]):
+    if match is None or _A_NUMBER.search(prose) or not _IN_ALL.search(prose[match.end() :]):
+        return None
+    if _NAME.search(prose):
         return None
     if _words_in(prose) > 60 or len(_OPTION.findall(prose)) >= 2:
         return None

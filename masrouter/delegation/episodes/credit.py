@@ -67,7 +67,7 @@ class Exported:
     sources: Mapping[str, int]
     """Scored rows by their `score_source`."""
     left_out: int
-    """Subtasks that `only` left out."""
+    """Subtasks that a team worked on and `only` left out."""
     not_run: int
     """Subtasks that no team worked on: there is nothing to log of them."""
     cut_off: tuple[str, ...]
@@ -116,7 +116,8 @@ def export(path: str | Path, destination: str | Path, *, only: Only | None = Non
     if not kept:
         raise LogError(
             f"{path}: nothing to export: {len(read.episodes)} episodes with {len(credited)} "
-            f"subtasks that ran, and only={wanted} leaves out all of them"
+            f"subtasks that a team worked on, and only={wanted} leaves out all of them: "
+            f"{_kinds(credited)}"
         )
     target = Path(destination)
     try:
@@ -127,7 +128,13 @@ def export(path: str | Path, destination: str | Path, *, only: Only | None = Non
                 for item in kept:
                     file.write(json.dumps(record_to_json(_record(*item)), allow_nan=False) + "\n")
             # One reader and one writer of logs: what is exported has passed the schema's checks.
-            convert(lines, target, strict=True)
+            try:
+                convert(lines, target, strict=True)
+            except LogError as error:
+                if not str(error).startswith(f"{lines}:"):
+                    raise
+                why = str(error).removeprefix(f"{lines}:")
+                raise LogError(f"{path}: what would be row {why}") from None
     except OSError as error:
         raise LogError(f"{target}: cannot be written: {error.strerror or error}") from error
     kinds = Counter(given.kind for _, _, given in kept)
@@ -180,5 +187,13 @@ def _record(episode: Episode, node: Node, given: Credit) -> LogRecord:
     )
 
 
+def _kinds(credited: Iterable[tuple[Episode, Node, Credit]]) -> str:
+    kinds = Counter(given.kind for _, _, given in credited)
+    return (
+        f"{kinds['own']} have grades of their own (only=own), {kinds['final']} the score of their "
+        f"episode (only=final), {kinds['none']} none yet (`masrouter delegations score`)"
+    )
+
+
 def _counted(sources: Mapping[str, int]) -> str:
-    return ", ".join(f"{source} ({rows})" for source, rows in sorted(sources.items()))
+    return ", ".join(f"{source!r} ({rows})" for source, rows in sorted(sources.items()))

@@ -378,6 +378,6 @@ def _sync_folder(folder: Path) -> None:
 
 def _conflict(what: str, before: Grading, now: Grading) -> str:
     return (
-        f"{what} has score {before.score:g} ({before.source}) already, which stays; "
-        f"refused: {now.score:g} ({now.source})"
+        f"{what} has score {before.score:g} ({before.source!r}) already, which stays; "
+        f"refused: {now.score:g} ({now.source!r})"
     )

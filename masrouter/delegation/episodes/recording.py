@@ -11,12 +11,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from masrouter.delegation.episodes.events import MOST_ID
+from masrouter.delegation.episodes.events import MOST_ID, storable
 from masrouter.delegation.episodes.log import Episode, EpisodeLog
 from masrouter.delegation.naming.model_names import renamed
 from masrouter.delegation.query import task_query
-from masrouter.delegation.tasks import Task, TaskResult
-from masrouter.errors import MasRouterError
+from masrouter.delegation.tasks import Task, TaskResult, shortened
+
+_MOST_GOAL = 100_000
+"""Characters that are kept of what was asked, where nobody worked on it."""
 
 
 class Recording:
@@ -34,16 +36,17 @@ class Recording:
         """under: the node of the log whose work these tasks are; None: the episode's own. learned:
         what models are logged as, where that is not the name they are called by."""
         if episode is None:
-            episode = log.open("\n\n".join(task.goal for task in tasks if _is_text(task.goal)))
+            goals = "\n\n".join(task.goal for task in tasks if _is_text(task.goal))
+            episode = log.open(shortened(goals, _MOST_GOAL))
         self.episode = episode
         self._log = log
         self._under = under
         self._learned = learned
         self._batch = uuid.uuid4().hex[:12]
 
-    async def keep(self, task: Task, result: TaskResult, seed: int) -> TaskResult:
-        """The result with the name of its node, which is new with every call."""
-        node = f"{self._batch}/{result.id}"[:MOST_ID]
+    async def keep(self, index: int, task: Task, result: TaskResult, seed: int) -> TaskResult:
+        """The result with the name of its node. index: in the batch; faulty tasks share ids."""
+        node = f"{self._batch}/{index + 1}/{result.id}"[:MOST_ID]
         plan = None if result.plan is None else renamed(result.plan, self._learned)
         try:
             await asyncio.to_thread(
@@ -53,10 +56,10 @@ class Recording:
                 self._under,
                 replace(result, plan=plan),
                 query=_query(task, result),
-                kind=task.kind if _is_text(task.kind) else None,
+                kind=storable(task.kind) if task.kind and _is_text(task.kind) else None,
                 seed=seed,
             )
-        except MasRouterError as error:
+        except Exception as error:
             told = {
                 "message": "a result could not be logged; the batch goes on",
                 "exception": error,
@@ -71,7 +74,8 @@ def _query(task: Task, result: TaskResult) -> str:
     if result.run is not None:
         return result.run.query
     if _is_text(task.goal) and isinstance(task.context, str):
-        return task_query(task.goal, task.context)
+        query = task_query(task.goal, task.context)
+        return query if result.plan is not None else shortened(query, _MOST_GOAL)
     return "(no goal)"
 
 

@@ -22,7 +22,7 @@ from masrouter.delegation.naming.settings import AUTO, TIERS, Settings, name_pro
 from masrouter.delegation.naming.unresolved import unresolved
 from masrouter.delegation.tasks import TargetKind
 from masrouter.delegation.workers.worker import Worker
-from masrouter.errors import CatalogError, ConfigError, PlanError
+from masrouter.errors import ConfigError, PlanError
 from masrouter.llms import ChatModel, OpenAICompatible, Price, Providers
 from masrouter.strict_yaml import describe
 from masrouter.topologies import topology
@@ -217,12 +217,8 @@ def _model(
 
 
 def _entry(catalog: Catalog, names: Sequence[str | None]) -> ModelEntry | None:
-    for name in names:
-        try:
-            return catalog.resolve_model(name or "")
-        except CatalogError:
-            continue
-    return None
+    found = (catalog.find_model(name or "") for name in names)
+    return next((entry for entry in found if entry is not None), None)
 
 
 def _worker(worker: Worker) -> Offer:

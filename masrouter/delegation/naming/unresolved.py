@@ -32,7 +32,7 @@ def unresolved(lookup: Lookup, name: str) -> Unresolved:
         why = f"it leads to {following!r}, and that leads nowhere: {inner.why}"
         return Unresolved(why, inner.perhaps, inner.router)
     if text == AUTO:
-        why = "there is no router; give a trained checkpoint, or name a model"
+        why = "there is no router; give a trained checkpoint (-c), or name a model"
         return Unresolved(why, router=True)
     if (switch := lookup.switch_of(text)) is not None:
         return _switched(lookup, switch)

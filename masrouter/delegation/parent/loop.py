@@ -50,6 +50,8 @@ _SHORTENED = (MOST_ANSWER, 8_000, 2_000, 800)
 """How far answers are cut where the next call would not fit the budget with more."""
 _KEPT_FOR_AN_ANSWER = 1_500
 """Prompt tokens that a budget keeps back for reading each answer of a tool."""
+_KEPT_FOR_A_REFUSAL = 500
+"""The same for a call that is one too many."""
 
 _SYSTEM = """\
 You answer the question. You may hand parts of it to other models with your tools: a look-up or a \
@@ -199,8 +201,9 @@ class Loop:
         left = self._ledger.left_usd
         if left is None or self._price is None:
             return self._ledger
-        tokens = request.most_prompt_tokens + calls * _KEPT_FOR_AN_ANSWER
-        kept = self._price.cost_usd(tokens, request.max_tokens)
+        done = min(calls, self._tree.limits.max_calls)
+        reading = done * _KEPT_FOR_AN_ANSWER + (calls - done) * _KEPT_FOR_A_REFUSAL
+        kept = self._price.cost_usd(request.most_prompt_tokens + reading, request.max_tokens)
         return Ledger(max(0.0, left - kept), within=self._ledger)
 
     async def _answer(

@@ -8,6 +8,7 @@ loop in which a model calls them is `parent`'s; MCP is `mcp_server`'s.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import math
@@ -169,11 +170,16 @@ async def call_tool(
         return _valid_text(told)
     except DelegationError as error:
         return _valid_text(error_json(error.error))
-    except MasRouterError as error:
-        return _valid_text(error_json(TaskError("internal", str(error))))
     except Exception as error:  # the model's call must not end its host
-        message = f"a fault of this program: {type(error).__name__}"
-        return _valid_text(error_json(TaskError("internal", message)))
+        return _valid_text(error_json(_told_to_the_host(error)))
+
+
+def _told_to_the_host(error: Exception) -> TaskError:
+    """What the model is told of a fault: not its text, which may name files of this machine."""
+    told = {"message": "a call of a delegation tool failed", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(told)
+    whose = "the tools' settings or logs" if isinstance(error, MasRouterError) else "this program"
+    return TaskError("internal", f"a fault of {whose}: {type(error).__name__}; its log says more")
 
 
 def failed(answer: Mapping[str, Any]) -> bool:
@@ -296,16 +302,23 @@ def _allowed(asked: float | None, cap: float | None, within: Ledger | None) -> f
     if asked is None:
         return cap
     if limits and asked > min(limits):
+        most = _no_more_than(min(limits))
         raise DelegationError(
             TaskError(
                 "budget",
                 f"budget_usd: {asked:g} US$ were asked for, and this call may spend at most "
-                f"{min(limits):.6g}; ask for no more, or leave it out",
+                f"{most}; ask for no more, or leave it out",
                 asked=f"{asked:g}",
-                nearest=(f"{min(limits):.6g}",),
+                nearest=(most,),
             )
         )
     return asked
+
+
+def _no_more_than(usd: float) -> str:
+    """In six digits, unless that is more: who asks for what they are told shall get it."""
+    short = f"{usd:.6g}"
+    return short if float(short) <= usd else repr(usd)
 
 
 def _example_names(offers: Sequence[Offer], max_tasks: int) -> ExampleNames:

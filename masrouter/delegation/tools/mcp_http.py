@@ -70,8 +70,9 @@ def http_app(
         # With a key every request is its holder's, and a proxy in front may have any name.
         transport_security=TransportSecuritySettings(
             enable_dns_rebinding_protection=key is None,
-            allowed_hosts=sorted(f"{name}:*" for name in names),
-            allowed_origins=sorted(f"http://{name}:*" for name in names),
+            # Clients leave out port 80.
+            allowed_hosts=sorted(f"{name}{port}" for name in names for port in ("", ":*")),
+            allowed_origins=sorted(f"http://{name}{port}" for name in names for port in ("", ":*")),
         ),
     )
     return app if key is None else _with_key(app, key)

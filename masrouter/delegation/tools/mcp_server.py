@@ -37,6 +37,7 @@ except ModuleNotFoundError as missing:
         f"serving MCP needs the package {missing.name!r}: pip install 'masrouter[mcp]'"
     ) from missing
 
+from masrouter.delegation.delegator import check_options
 from masrouter.delegation.tasks import (
     OnTaskEvent,
     TaskEnded,
@@ -65,7 +66,8 @@ _MOST_TOLD = 1000
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """What holds for every call of a server."""
+    """What holds for every call of a server. Raises ConfigError, or RoutingError for a cost weight,
+    for what cannot be meant."""
 
     budget_usd: float | None = None
     """Most that one call may spend."""
@@ -74,9 +76,10 @@ class CallOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("budget_usd", self.budget_usd), ("deadline_s", self.deadline_s)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} of a call: expected a number >= 0, got {value!r}")
+        budget = self.budget_usd
+        if budget is not None and not (math.isfinite(budget) and budget >= 0):
+            raise ConfigError(f"budget_usd of a call: expected US dollars >= 0, got {budget!r}")
+        check_options(self.deadline_s, self.cost_weight, None, self.seed)
 
 
 def mcp_server(
@@ -91,8 +94,10 @@ def mcp_server(
         budget_usd: most that all calls of this server may spend, of all its clients together.
         each_call: what holds for each of them.
 
-    It belongs to one event loop. Raises ConfigError for a budget that is no number of US dollars.
+    It belongs to one event loop. Raises ConfigError for a budget that is no number of US dollars,
+    and for settings that name what is not there.
     """
+    tools_of(delegator)  # better said now than in answer to every call
     books = Ledger(budget_usd)
     options = each_call or CallOptions()
 
@@ -181,7 +186,7 @@ class _Steps:
 
     def __init__(self) -> None:
         self._left: dict[str, float] = {}
-        """What is left of each task, from 1 to 0: each step takes half of it, its end all."""
+        """What is left of each task: 1, 1/2, 1/3, ... with each step, and 0 at its end."""
 
     @property
     def progress(self) -> float:
@@ -200,7 +205,9 @@ class _Steps:
             return None
         name = event.result.id if isinstance(event, TaskEnded) else event.id
         left = self._left.get(name, 1.0)
-        self._left[name] = 0.0 if isinstance(event, TaskEnded) else left / 2
+        if left == 0:  # an id that was given to two tasks: the answer tells of the other
+            return None
+        self._left[name] = 0.0 if isinstance(event, TaskEnded) else left / (1 + left)
         return f"{name}: {said}"
 
 

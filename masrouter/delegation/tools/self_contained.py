@@ -4,6 +4,10 @@ A parent model forgets that its workers see goal and context alone. What it mean
 would be guessed by the worker, and paid for; so it is asked back before anything is sent. The rules
 look for set phrases: they miss much, and a task that has context is taken at its word. Whether
 the material that is there suffices is another question (`missing`).
+
+The references of `deliberation.signals` are others: those are guesses, weighed with what they were
+right in, and take `Review the code.` for one; what is found here is refused outright, so that it
+has to be certain, and is about the conversation and the other tasks of a batch.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from masrouter.delegation.tasks import Task, TaskError
 _NEAR_START = 80
 """Characters before `above` that cannot be what it refers to."""
 MOST_ID = 200
+_MOST = 20_000
+"""Characters of a goal, and of a context, that are looked at: a text may be made to be slow."""
 _ABOVE = re.compile(
     r"\b(?:the|see|as|mentioned|described|given|shown|listed|discussed) above\b(?!-)",
     re.IGNORECASE,
@@ -42,13 +48,14 @@ def unseen(task: Task, ids: Collection[str]) -> TaskError | None:
 
     ids: those of all tasks of the batch. Only what a task names in `needs` is given to it.
     """
+    goal, context = task.goal[:_MOST], task.context[:_MOST]
     for other in ids:
         if other == task.id or other in task.needs or len(other) > MOST_ID:
             continue
         # `results of a` is plain English, so that short words count behind `task` alone.
         before = "task" if len(other) < 3 and other.isalpha() else rf"(?:{_ANSWER}|task)"
         named = rf"\b{before} [`'\"]?{re.escape(other)}(?![\w-])"
-        if found := re.search(named, f"{task.goal}\n{task.context}", re.IGNORECASE):
+        if found := re.search(named, f"{goal}\n{context}", re.IGNORECASE):
             return TaskError(
                 "invalid_task",
                 f"task {task.id!r} speaks of {found[0]!r} and would not be given it: tasks see "
@@ -58,7 +65,7 @@ def unseen(task: Task, ids: Collection[str]) -> TaskError | None:
             )
     if task.needs:
         return None
-    if found := _OTHER_TASK.search(task.goal):
+    if found := _OTHER_TASK.search(goal):
         if task.context or not (others := [one for one in ids if one != task.id]):
             return None
         return TaskError(
@@ -70,7 +77,7 @@ def unseen(task: Task, ids: Collection[str]) -> TaskError | None:
         )
     if task.context:
         return None
-    found = _CONVERSATION.search(task.goal) or _ABOVE.search(task.goal[: _NEAR_START + 20])
+    found = _CONVERSATION.search(goal) or _ABOVE.search(goal[: _NEAR_START + 20])
     if found is None or (found.re is _ABOVE and found.start() > _NEAR_START):
         return None
     return TaskError(

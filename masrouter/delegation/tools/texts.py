@@ -124,6 +124,7 @@ def _task_properties(names: ExampleNames) -> dict[str, Any]:
 _BUDGET = {
     "type": "number",
     "minimum": 0,
+    "maximum": 1_000_000,
     "description": "Most US dollars for all of this call. No model without a known price is then "
     "asked.",
 }

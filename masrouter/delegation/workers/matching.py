@@ -176,6 +176,13 @@ _BORDERS = re.compile(
 )
 _CONDITION = re.compile(r"\s*(?:if|when|whenever|once|unless|while|as)\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"^\s{0,8}(\d{1,2})[.)]\s+(\S.*)$", re.MULTILINE)
+_ANNOUNCING = frozenset((
+    "a", "after", "and", "another", "are", "as", "can", "carry", "could", "do", "each", "follow",
+    "following", "follows", "for", "here", "i", "in", "instructions", "is", "like", "list", "me",
+    "my", "need", "of", "one", "order", "other", "out", "perform", "please", "request", "requests",
+    "step", "steps", "task", "tasks", "the", "them", "these", "things", "this", "to", "want",
+    "what", "with", "would", "you",
+))  # fmt: skip
 _QUOTED = re.compile(r'"[^"\n]*"|“[^”\n]*”|`[^`\n]*`')
 _MATERIAL = re.compile(r":[ \t]*\n|\n[ \t]*\n|\n?```")
 LONGEST_REQUEST = 4000
@@ -209,10 +216,16 @@ def _numbered(goal: str) -> Steps | None:
         return None
     between = [goal[a.end() : b.start()] for a, b in itertools.pairwise(items[:count])]
     intro = goal[: items[0].start()].strip()
-    if any(gap.strip() for gap in between) or (intro and not intro.endswith(":")):
+    if any(gap.strip() for gap in between) or not _announces(intro):
         return None
     steps = tuple(item[2].strip().rstrip(".;,") for item in items[:count])
     return Steps(steps, goal[items[count - 1].end() :].strip())
+
+
+def _announces(intro: str) -> bool:
+    """Whether it says no more than that a list comes: nothing is lost without it."""
+    words = set(re.findall(r"\w+", intro.casefold()))
+    return not intro or (intro.endswith(":") and words <= _ANNOUNCING)
 
 
 def _steps_of(request: str) -> tuple[str, ...]:

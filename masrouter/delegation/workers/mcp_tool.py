@@ -93,23 +93,21 @@ async def mcp_worker(
         raise ConfigError(f"{where}: its server cannot be asked: {_told(error)}") from error
     if tool not in tools:
         raise ConfigError(f"{where}: its server has no such tool{did_you_mean(tool, tools)}")
-    schema = tools[tool].input_schema
-    argument = argument or _text_argument(schema, fixed, where)
-    validator = _validator(schema, where)
-    _check_arguments(schema, argument, fixed, where)
+    takes_what = _Arguments.of(tools[tool].input_schema, where)
+    argument = argument or takes_what.for_text(fixed)
+    takes_what.check(argument, fixed)
+    rule = takes_what.rule(argument)
     said = description or tools[tool].description or ""
     if not said.strip():
         raise ConfigError(f"{where}: it has no description; give one")
 
     async def run(text: str) -> Produced:
-        arguments = {**fixed, argument: text}
-        if wrong := _refusal(validator, arguments):
-            raise WorkerError(
-                f"the tool's schema refuses the text: {wrong}", kind="rejected", model=name
-            )
+        if wrong := _refusal(rule, text):
+            why = f"the tool's schema refuses the text: {argument}: {wrong}"
+            raise WorkerError(why, kind="rejected", model=name)
         try:
             async with _client(server) as client:
-                result = await client.call_tool(tool, arguments)
+                result = await client.call_tool(tool, {**fixed, argument: text})
         except ConfigError as error:
             raise WorkerError(str(error), kind="unauthorised", model=name) from error
         except Exception as error:
@@ -118,6 +116,11 @@ async def mcp_worker(
         if result.is_error:
             raise WorkerError(
                 f"the tool failed: {quoted(text)}", kind="rejected", model=name, attempts=1
+            )
+        if not text.strip() and result.content:
+            came = ", ".join(dict.fromkeys(block.type for block in result.content))
+            raise WorkerError(
+                f"the tool gave no text, only: {came}", kind="empty", model=name, attempts=1
             )
         return Produced(text)
 
@@ -182,75 +185,85 @@ async def _tools(client: Client) -> dict[str, Tool]:
     return found
 
 
-def _text_argument(schema: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> str:
-    properties = schema.get("properties") or {}
-    required = [key for key in schema.get("required") or () if key not in fixed]
-    free = required or [key for key in properties if key not in fixed]
-    if len(free) != 1:
-        raise ConfigError(
-            f"{where}: say which argument takes the text, and give the others as `fixed`; "
-            f"it has: {', '.join(map(quoted, properties)) or 'none'}"
-        )
-    return str(free[0])
+_CHECKED = (
+    "type", "enum", "const", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", "minItems", "maxItems",
+)  # fmt: skip
+"""What is checked here of an argument's schema. All else is left to the server: a stranger's
+patterns, and references that multiply, could keep the check busy for ever."""
 
 
-def _check_arguments(
-    schema: Mapping[str, Any], argument: str, fixed: Mapping[str, Any], where: str
-) -> None:
-    properties = schema.get("properties") or {}
-    for key in (argument, *fixed):
-        if key not in properties:
-            near = did_you_mean(key, properties)
-            raise ConfigError(f"{where}: it has no argument {key!r}{near}")
-    if argument in fixed:
-        raise ConfigError(f"{where}: {argument!r} takes the text, so it cannot be fixed too")
-    lacking = [k for k in schema.get("required") or () if k not in fixed and k != argument]
-    if lacking:
-        raise ConfigError(f"{where}: it requires {', '.join(map(quoted, lacking))}; add to `fixed`")
-    kinds = _schema_of(properties[argument]).get("type", "string")
-    if "string" not in ([kinds] if isinstance(kinds, str) else kinds):
-        raise ConfigError(f"{where}: argument {argument!r} takes {kinds}, and the text is a string")
-    for key, value in fixed.items():
-        own = _schema_of(properties[key]) | {
-            part: schema[part] for part in ("$defs", "definitions") if part in schema
-        }
-        if wrong := _refusal(_validator(own, where), value):
-            raise ConfigError(f"{where}: fixed: {key}: {wrong}")
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    """What a tool takes, as its server says."""
+
+    properties: Mapping[str, Any]
+    required: tuple[str, ...]
+    where: str
+
+    @classmethod
+    def of(cls, schema: Mapping[str, Any], where: str) -> _Arguments:
+        """Raises ConfigError for what is no schema of arguments."""
+        properties, required = schema.get("properties") or {}, schema.get("required") or ()
+        named = isinstance(required, list | tuple) and all(isinstance(k, str) for k in required)
+        if not isinstance(properties, Mapping) or not named:
+            raise ConfigError(f"{where}: its schema is none: {quoted(dict(schema))}")
+        return cls(properties, tuple(required), where)
+
+    def for_text(self, fixed: Mapping[str, Any]) -> str:
+        """The argument that takes the text, where it is clear."""
+        required = [key for key in self.required if key not in fixed]
+        free = required or [key for key in self.properties if key not in fixed]
+        if len(free) != 1:
+            raise ConfigError(
+                f"{self.where}: say which argument takes the text, and give the others as `fixed`; "
+                f"it has: {', '.join(map(quoted, self.properties)) or 'none'}"
+            )
+        return free[0]
+
+    def check(self, argument: str, fixed: Mapping[str, Any]) -> None:
+        """Raises ConfigError where the tool cannot be called with a text and `fixed`."""
+        where = self.where
+        for key in (argument, *fixed):
+            if key not in self.properties:
+                near = did_you_mean(key, self.properties)
+                raise ConfigError(f"{where}: it has no argument {key!r}{near}")
+        if argument in fixed:
+            raise ConfigError(f"{where}: {argument!r} takes the text, so it cannot be fixed too")
+        lacking = [key for key in self.required if key not in fixed and key != argument]
+        if lacking:
+            told = ", ".join(map(quoted, lacking))
+            raise ConfigError(f"{where}: it requires {told}; add to `fixed`")
+        kinds = self.rule(argument).get("type", "string")
+        if "string" not in ([kinds] if isinstance(kinds, str) else kinds):
+            raise ConfigError(
+                f"{where}: argument {argument!r} takes {kinds}, and the text is a string"
+            )
+        for key, value in fixed.items():
+            if wrong := _refusal(self.rule(key), value):
+                raise ConfigError(f"{where}: fixed: {key}: {wrong}")
+
+    def rule(self, key: str) -> dict[str, Any]:
+        """What is checked of an argument. Raises ConfigError where it is no JSON Schema."""
+        from jsonschema import Draft202012Validator, SchemaError  # type: ignore[import-untyped]
+
+        part = self.properties[key]
+        part = part if isinstance(part, Mapping) else {}
+        rule = {name: part[name] for name in _CHECKED if name in part}
+        try:
+            Draft202012Validator.check_schema(rule)
+        except SchemaError as error:
+            why = quoted(error.message)
+            raise ConfigError(f"{self.where}: its schema is none: {key}: {why}") from error
+        return rule
 
 
-def _schema_of(part: object) -> dict[str, Any]:
-    """A schema may be just true or false."""
-    if isinstance(part, Mapping):
-        return dict(part)
-    return {} if part else {"not": {}}
+def _refusal(rule: Mapping[str, Any], value: object) -> str | None:
+    """What a rule has against a value, in one line."""
+    from jsonschema import Draft202012Validator
 
-
-def _refusal(validator: Any, value: object) -> str | None:
-    """What a schema has against a value, in one line."""
-    from referencing.exceptions import Unresolvable
-
-    try:
-        wrong = next(iter(validator.iter_errors(value)), None)
-    except Unresolvable as error:
-        return f"the schema refers to what is not there: {quoted(error)}"
-    if wrong is None:
-        return None
-    place = "/".join(map(str, wrong.absolute_path))
-    return f"{place}: {quoted(wrong.message)}" if place else quoted(wrong.message)
-
-
-def _validator(schema: Mapping[str, Any], where: str) -> Any:
-    """JSON Schema 2020-12 unless it says otherwise; references leave the schema for nowhere."""
-    from jsonschema import Draft202012Validator, SchemaError  # type: ignore[import-untyped]
-    from jsonschema.validators import validator_for  # type: ignore[import-untyped]
-    from referencing import Registry
-
-    kind = validator_for(schema, default=Draft202012Validator)
-    try:
-        kind.check_schema(schema)
-    except SchemaError as error:
-        raise ConfigError(f"{where}: its schema is none: {quoted(error.message)}") from error
-    return kind(schema, registry=Registry())
+    wrong = next(iter(Draft202012Validator(rule).iter_errors(value)), None)
+    return None if wrong is None else quoted(wrong.message)
 
 
 def _text_of(result: Any) -> str:

@@ -47,7 +47,8 @@ def _packed(units: list[str], fits: Fits) -> Iterator[str]:
     """Neighbours joined as long as they fit; what does not fit alone is parted further."""
     part = ""
     for unit in _fitting(units, fits):
-        if part and not fits((part + unit).strip()):
+        # A blank unit always fits; to try it would copy all the blanks before it again.
+        if part and not unit.isspace() and not fits((part + unit).strip()):
             yield part
             part = ""
         part += unit

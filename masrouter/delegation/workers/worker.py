@@ -270,6 +270,11 @@ class WorkersModel:
             over = limit.expired()
             why = f"no answer within {min(limits):g} s" if over else quoted(f"timeout: {error}")
             raise _failed(worker, why, "timeout", begun) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if not begun or (task is not None and task.cancelling()):
+                raise
+            raise _failed(worker, "was cancelled from within", "server_error", True) from error
         except Exception as error:
             if not begun:
                 raise  # the meter's, before anything was done
@@ -347,9 +352,10 @@ async def _in_thread(run: Run, text: str, place: _Place) -> object:
             given = context.run(run, text)
         except Exception as error:
             # A future refuses a StopIteration.
-            failure = RuntimeError(repr(error)) if isinstance(error, StopIteration) else error
+            stray = isinstance(error, StopIteration)
+            failure = RuntimeError(type(error).__name__) if stray else error
         except BaseException as error:  # an exit is this worker's failure, not the program's
-            failure = RuntimeError(repr(error))
+            failure = RuntimeError(type(error).__name__)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(end, given, failure)
 

@@ -6,7 +6,6 @@ Not here: what is said (`words`), the HTML page (`masrouter.reporting.replay_pag
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from rich.console import Console, JustifyMethod
 from rich.padding import Padding
@@ -16,6 +15,7 @@ from rich.text import Text
 from masrouter.evaluation.replay.telling import Told
 from masrouter.evaluation.replay.types import Replay
 from masrouter.evaluation.replay.words import Section, words
+from masrouter.printable import on_one_line, printable
 
 QUERY_SHOWN = 280
 """Characters of a query that are shown."""
@@ -29,7 +29,7 @@ def print_replay(replay: Replay, console: Console) -> None:
 
     def say(text: str, style: str = "", indent: int = 0) -> None:
         # Text, not markup: names and queries come from outside.
-        console.print(Padding(Text(printable(text), style=style), (0, 0, 0, indent)))
+        console.print(Padding(Text(_line(text), style=style), (0, 0, 0, indent)))
 
     say(told.title, "bold")
     say(told.about, "dim")
@@ -68,18 +68,18 @@ def _table(section: Section, width: int) -> Table:
         justify: JustifyMethod = "left" if i < section.texts else "right"
         table.add_column(Text(name), justify=justify, overflow="fold")
     for row in section.rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(_line(cell)) for cell in row))
     return table
 
 
 def _say_case(case: Told, console: Console) -> None:
-    console.print(Padding(Text(printable(case.head), style="cyan"), (0, 0, 0, 2)))
+    console.print(Padding(Text(_line(case.head), style="cyan"), (0, 0, 0, 2)))
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim")
     grid.add_column(overflow="fold")
-    grid.add_row(Text("query"), Text(printable(shortened(case.query))))
+    grid.add_row(Text("query"), Text(on_one_line(case.query, QUERY_SHOWN)))
     for what, said in case.lines:
-        grid.add_row(Text(what), Text(printable(said)))
+        grid.add_row(Text(what), Text(_line(said)))
     console.print(Padding(grid, (0, 0, 1, 4)))
 
 
@@ -102,25 +102,22 @@ def to_markdown(replay: Replay) -> str:
         if found.line:
             lines += ["", found.line]
         for case in found.cases:
-            lines += ["", f"### {_plain(case.head)}", "", f"> {_plain(shortened(case.query))}", ""]
+            lines += [
+                "",
+                f"### {_plain(case.head)}",
+                "",
+                f"> {_plain(on_one_line(case.query, QUERY_SHOWN))}",
+                "",
+            ]
             lines += [f"- {f'{what}: ' if what else ''}{_plain(said)}" for what, said in case.lines]
     if told.notes:
         lines += ["", "## Notes", "", *(f"- {_plain(note)}" for note in told.notes)]
     return "\n".join(lines) + "\n"
 
 
-def shortened(text: str, most: int = QUERY_SHOWN) -> str:
-    """One line of at most `most` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else line[: most - 3] + "..."
-
-
-def printable(text: str) -> str:
-    """Without escape sequences and what cannot be encoded: texts of logs may hold both."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs", "Cf") else c
-        for c in text.replace("\n", " ").replace("\t", " ")
-    )
+def _line(text: str) -> str:
+    """On one line, with its spaces."""
+    return printable(text.replace("\n", " ").replace("\t", " "))
 
 
 def _row(cells: tuple[str, ...]) -> str:
@@ -129,5 +126,5 @@ def _row(cells: tuple[str, ...]) -> str:
 
 def _plain(text: str) -> str:
     """Text in which nothing is markup: neither Markdown's own nor HTML."""
-    line = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", line)
