@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +26,10 @@ from masrouter.delegation.deliberation.sampled import (
 )
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.tasks import Grade, Grading, Task
+from masrouter.delegation.tasks import Grade, Grading, Task, TaskResult
 from masrouter.errors import ConfigError
 from masrouter.llms import Providers
+from masrouter.printable import printable
 from masrouter.problems import CodeTests, Problem
 from masrouter.sandbox import Sandbox
 
@@ -69,7 +71,7 @@ def collect(
     llm: Annotated[str, typer.Option(help="A providers file, or `simulated`.")] = SIMULATED,
     samples: Annotated[int, typer.Option(help="Of the cheap model, a problem.", min=2)] = 5,
     budget: Annotated[
-        float | None, typer.Option(help="US dollars for all of it; none is set.", min=0.0)
+        float | None, typer.Option(help="Most US dollars for all of it; no limit else.", min=0.0)
     ] = None,
     limit: Annotated[int | None, typer.Option(help="So many problems, spread evenly.")] = None,
     settings: Annotated[
@@ -100,6 +102,7 @@ def collect(
         ]
 
         kept = 0
+        failures: list[TaskResult] = []
 
         def keep(query: SampledQuery) -> None:
             nonlocal kept
@@ -112,7 +115,7 @@ def collect(
                     await connections.enter_async_context(model)
                 await collect_samples(
                     tasks, cheap=cheap, strong=strong, delegator=delegator, samples=samples,
-                    budget_usd=budget, seed=seed, on_query=keep,
+                    budget_usd=budget, seed=seed, on_query=keep, on_failure=failures.append,
                 )  # fmt: skip
 
         try:
@@ -121,6 +124,21 @@ def collect(
             if kept:
                 told = f"wrote {out}: {kept} of {len(tasks)} problems, {samples} samples each"
                 typer.echo(told, err=True)
+            _tell_failures(failures)
+    if 2 * len(failures) > len(tasks) * (samples + 1):
+        raise ConfigError(f"{out}: most calls failed, so it says little of the models; see above")
+
+
+def _tell_failures(failures: Sequence[TaskResult]) -> None:
+    """A failed call counts as a wrong answer, which it is not where a provider was down."""
+    if failures:
+        first = failures[0].error
+        assert first is not None
+        typer.echo(
+            f"warning: {len(failures)} calls failed and count as wrong answers; the first: "
+            f"{printable(first.message)}",
+            err=True,
+        )
 
 
 @app.command("calibrate")

@@ -31,7 +31,7 @@ from masrouter.delegation.deliberation.sampled import (
     writing_samples,
 )
 from masrouter.delegation.deliberation.thresholds import Thresholds
-from masrouter.delegation.tasks import DelegationError, Grading, Task
+from masrouter.delegation.tasks import DelegationError, Grading, Task, TaskResult
 from masrouter.errors import ConfigError, EvaluationError, LogError
 from masrouter.llms.chat import ChatRequest
 
@@ -271,9 +271,14 @@ def test_samples_are_collected_through_a_delegator_and_graded() -> None:
 
     llm = ScriptedModel({"small": say, "big": "Answer: 5"})
     tasks = [Task("Add.", id="a", kind="math", grade=graded), Task("broken", id="b", grade=graded)]
+    failed: list[TaskResult] = []
     one, other = asyncio.run(
-        collect_samples(tasks, cheap="small", strong="big", delegator=Delegator(llm), samples=3)
-    )
+        collect_samples(
+            tasks, cheap="small", strong="big", delegator=Delegator(llm), samples=3,
+            on_failure=failed.append,
+        )
+    )  # fmt: skip
+    assert sorted(result.id for result in failed) == ["b-sample-1", "b-sample-2", "b-sample-3"]
     assert (one.query_id, one.query, one.task) == ("a", "Add.", "math")
     assert [(s.text, s.score) for s in one.samples] == [("Answer: 4", 1.0)] * 3
     assert one.strong.score == 0.0
@@ -397,3 +402,22 @@ def test_the_command_collects_calibrates_and_reports(tmp_path: Path) -> None:
     ]  # fmt: skip
     again = run.invoke(app, ["collect", "-p", problems, *names, "-o", str(samples)])
     assert isinstance(again.exception, ConfigError)
+
+
+def test_a_provider_that_is_down_is_told_and_makes_no_log_to_calibrate_on(tmp_path: Path) -> None:
+    providers = tmp_path / "providers.yaml"
+    providers.write_text(
+        "providers:\n  gone: {base_url: 'http://127.0.0.1:9/v1', api_key_env: null, "
+        "retry: {tries: 1}, models: {m: , n: }}\n"
+    )
+    problems = tmp_path / "sums.jsonl"
+    problems.write_text('{"question": "What is 17 + 25?", "answer": "42"}\n')
+    out = tmp_path / "s.jsonl"
+    done = CliRunner().invoke(
+        app,
+        ["collect", "-p", str(problems), "--llm", str(providers), "--cheap", "m", "--strong", "n",
+         "--samples", "2", "-o", str(out)],
+    )  # fmt: skip
+    assert isinstance(done.exception, ConfigError)
+    assert "most calls failed" in str(done.exception)
+    assert "3 calls failed and count as wrong answers; the first: " in done.stderr

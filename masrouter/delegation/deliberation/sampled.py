@@ -164,6 +164,7 @@ async def collect_samples(
     seed: int = 0,
     max_concurrency: int = 8,
     on_query: Callable[[SampledQuery], None] | None = None,
+    on_failure: Callable[[TaskResult], None] | None = None,
 ) -> tuple[SampledQuery, ...]:
     """Each task by the cheap model `samples` times, and once by the strong worker, all graded.
 
@@ -172,7 +173,8 @@ async def collect_samples(
     money left) raises DelegationError, and an answer that the grader cannot judge ConfigError.
 
     on_query: given each query, in their order, once all before it are done; and those that were
-    done where it ends with an error, so that what was paid for is not lost.
+    done where it ends with an error, so that what was paid for is not lost. on_failure: given each
+    call that failed for good; where a provider was down, they say nothing of its models.
     """
     if len({task.id for task in tasks}) < len(tasks) or any(t.id is None for t in tasks):
         raise ConfigError("collect_samples: every task needs an id of its own")
@@ -193,6 +195,8 @@ async def collect_samples(
         if result.error is not None:
             if result.error.type not in ("provider", "worker", "deadline"):
                 raise DelegationError(result.error)
+            if on_failure is not None:
+                on_failure(result)
             return result, 0.0
         if result.grading is None:
             raise ConfigError(f"collect_samples: task {task.id!r}: its grader gave no grade")
