@@ -58,10 +58,12 @@ def needed_failed(id: str, error: TaskError) -> TaskError:
 def _of_run(failure: ExecutionError, asked: str | None) -> TaskError:
     why = failure.run.error or ""
     cause = failure.__cause__
+    # The type says what stands before the colon.
     if why.startswith("deadline: "):
-        return TaskError("deadline", f"{why}; allow more time", asked, retryable=True)
+        late = why.removeprefix("deadline: ")
+        return TaskError("deadline", f"{late}; allow more time", asked, retryable=True)
     if why.startswith("budget: "):
-        return TaskError("budget", why, asked)
+        return TaskError("budget", why.removeprefix("budget: "), asked)
     if not isinstance(cause, TeamError):
         return internal(cause if cause is not None else failure, asked)
     calls = [lost.error for lost in cause.failures if isinstance(lost.error, CallError)]
@@ -81,6 +83,9 @@ def call_error(call: CallError, why: str, asked: str | None) -> TaskError:
     if call.kind == "unknown_model":
         return TaskError("unknown_model", why, asked)
     if call.kind == "unauthorised" and call.attempts == 0:
-        return TaskError("no_credential", why, asked)
+        # Which variable lacks it, and in which file it is named, is its owner's business.
+        return TaskError(
+            "no_credential", f"{call.model}: its key is not set; name another model", asked
+        )
     advice = "try again later, or name another model" if may_pass else "name another model"
     return TaskError("provider", f"{why}; {advice}", asked, retryable=may_pass)
