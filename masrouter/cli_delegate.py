@@ -24,7 +24,7 @@ from masrouter.cli_options import CatalogPaths, CostWeight
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.log import EpisodeLog
 from masrouter.delegation.naming.settings import AUTO, PROVIDER_FLAG, Settings
-from masrouter.delegation.parent.running import ParentRun, run_parent
+from masrouter.delegation.parent import ParentRun, run_parent
 from masrouter.delegation.task_file import read_task_file
 from masrouter.delegation.tasks import Grade, Grading, OnTaskEvent, Task
 from masrouter.errors import ConfigError

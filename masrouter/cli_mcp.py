@@ -83,7 +83,7 @@ def mcp_command(
         "env": {"OPENAI_API_KEY": "..."}}}}
     Clients start it in a folder of theirs, and pass on no variables but those of `env`.
     """
-    from masrouter.delegation.tools.mcp_server import CallOptions, mcp_server
+    from masrouter.delegation.tools.mcp_server import EachCall, mcp_server
 
     if not http and (host is not None or port is not None):
         raise ConfigError("--host and --port: are for --http")
@@ -113,7 +113,7 @@ def mcp_command(
         server = mcp_server(
             delegator,
             budget_usd=budget,
-            each_call=CallOptions(budget_usd=budget_per_call, deadline_s=deadline_s, seed=seed),
+            each_call=EachCall(budget_usd=budget_per_call, deadline_s=deadline_s, seed=seed),
         )
     total = "no limit" if budget is None else f"${budget:g} in all"
     if budget_per_call is not None:

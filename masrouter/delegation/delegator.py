@@ -1,7 +1,7 @@
 """Hand out tasks, each to the model or team that fits it: `Delegator`, and two plain functions.
 
-    tasks ── intake ── names ──► who was asked for ─┐
-                        auto ──► who the router picks ─┴─► running ──► results in the tasks' order
+    tasks ── `intake` ─┬─ `naming` ────► who was asked for ───┬─ `running` ──► results, in the
+                       └─ `automatic` ─► who the router picks ┘                tasks' order
 
 A batch has one ledger. What is wrong with a task is that task's error; what is wrong with a call as
 a whole (too many tasks, a budget that is no number) is raised before anything is sent.
@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypedDict, Unpack
 
 from masrouter.catalog import Catalog
-from masrouter.delegation.automatic.auto import Auto
+from masrouter.delegation.automatic.auto import Auto, remembering
 from masrouter.delegation.automatic.shares import at_prices_of, committed_usd, most_call_usd
 from masrouter.delegation.episodes.log import Episode, EpisodeLog
 from masrouter.delegation.episodes.recording import Recording
@@ -37,7 +37,6 @@ from masrouter.delegation.tasks import (
     TaskResult,
 )
 from masrouter.delegation.workers.worker import Worker, with_workers
-from masrouter.encoder.memo import MemoEncoder
 from masrouter.errors import ConfigError
 from masrouter.execution.dispatch import Clock, check_deadline
 from masrouter.execution.ledger import Ledger
@@ -47,9 +46,6 @@ from masrouter.selection import number
 from masrouter.topologies.registry import topology_names
 from masrouter.topologies.rules import check_count
 from masrouter.types import RoutingDecision
-
-_REMEMBERED = 256
-"""Embeddings of tasks that are kept: `auto` routes each at many cost weights."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -90,7 +86,7 @@ class Delegator:
         self.catalog = Catalog.default() if catalog is None else catalog
         self.episodes = episodes
         self._models = llm
-        self._chooser = None if router is None else _remembering(router)
+        self._chooser = None if router is None else remembering(router)
 
     def offers(self) -> tuple[Offer, ...]:
         """All that a task may be given to, as it stands now: keys may come and go."""
@@ -327,12 +323,6 @@ def _without_lost(jobs: Sequence[Job]) -> list[Job]:
                 done[at] = replace(job, error=failed[job.id])
                 found = True
     return done
-
-
-def _remembering(router: Router) -> Router:
-    if isinstance(router.encoder, MemoEncoder):
-        return router
-    return router.with_encoder(MemoEncoder(router.encoder, most=_REMEMBERED))
 
 
 def check_options(

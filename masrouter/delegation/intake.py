@@ -1,6 +1,6 @@
 """What a batch is checked for before anybody works: each task gets an id, and a fault of its own.
 
-Here is what can be said of the tasks alone. Which model a name means is `names`' business.
+Here is what can be said of the tasks alone. Which model a name means is `naming`'s business.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from masrouter.delegation.naming.settings import MOST_NAME
 from masrouter.delegation.tasks import DelegationError, ErrorType, Task, TaskError
 from masrouter.errors import ConfigError
 
-MOST_NAME = 200
-"""Characters of an id, a model's name or a kind."""
 MOST_TOKENS = 1_000_000_000
 """Completion tokens of an answer: more is no number that anybody could mean, or pay for."""
 

@@ -11,7 +11,7 @@
         needs: [summary]                     # waits for that task and is given its answer
         kind: knowledge                      # domain for the log
 
-Only `goal` has to be there. What a model's name means is not settled here: see names.py.
+Only `goal` has to be there. What a model's name means is not settled here: see `naming`.
 """
 
 from __future__ import annotations

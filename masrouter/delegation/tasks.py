@@ -5,7 +5,7 @@ Everything a parent gets is JSON-ready by `to_json`; nothing here calls anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ class Grading:
 
 
 Grade = Callable[[str], Grading | None]
-"""A task's own grader: of its answer, None where it cannot tell. Called in a worker thread."""
+"""A task's own grader: of its answer, None where it cannot tell. Called in a thread of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +160,7 @@ class TaskResult:
             "asked_by": self.source,
             "plan": None if self.plan is None else str(self.plan),
             "models": list(self.models),
-            "usage": {
-                "prompt_tokens": self.usage.prompt_tokens,
-                "completion_tokens": self.usage.completion_tokens,
-                "cost_usd": self.usage.cost_usd,
-            },
+            "usage": usage_json(self.usage),
             "latency_s": round(self.latency_s, 3),
             "expected": None
             if expected is None
@@ -201,14 +197,9 @@ class Batch:
 
     def to_json(self) -> dict[str, Any]:
         """What a parent is told: JSON-ready."""
-        total = self.usage
         return {
             "results": [result.to_json() for result in self.results],
-            "usage": {
-                "prompt_tokens": total.prompt_tokens,
-                "completion_tokens": total.completion_tokens,
-                "cost_usd": total.cost_usd,
-            },
+            "usage": usage_json(self.usage),
             "budget_usd": self.budget_usd,
             "latency_s": round(self.latency_s, 3),
         }
@@ -260,6 +251,15 @@ def shortened(text: str, most: int = MOST_SUMMARY) -> str:
     return f"{text[:start]}\n[... {cut} characters left out ...]\n{text[-end:]}"
 
 
-def error_json(error: TaskError) -> Mapping[str, Any]:
+def usage_json(usage: Usage) -> dict[str, Any]:
+    """JSON-ready; null where a part is unknown."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cost_usd": usage.cost_usd,
+    }
+
+
+def error_json(error: TaskError) -> dict[str, Any]:
     """`{"error": {...}}`: what a tool call answers where it cannot be done."""
     return {"error": error.to_json()}

@@ -10,7 +10,7 @@ from tests.delegation.scripted import Reply, ScriptedModel
 
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.parent.running import ParentRun, run_parent
+from masrouter.delegation.parent import ParentRun, run_parent
 from masrouter.llms import (
     ChatRequest,
     Completion,

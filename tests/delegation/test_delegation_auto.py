@@ -165,8 +165,6 @@ def test_only_plans_that_can_be_called_and_run_here_are_chosen(
     models = {model for plan in router.plans for model in plan.models}
     one_shape = Auto(router, models, topologies=[plan.topology, "a-topology-of-nobody"])
     assert {d.plan.topology for d in decisions(one_shape.choose(batch))} == {plan.topology}
-    single = Auto(router, models).choose(batch, budget_usd=PLENTY, max_agents=1)
-    assert {len(d.plan.agents) for d in decisions(single)} == {1}
 
 
 @pytest.mark.parametrize(
@@ -241,7 +239,6 @@ def test_a_query_is_embedded_once_for_all_cost_weights(
         ({"budget_usd": math.nan}, "budget_usd"),
         ({"budget_usd": 1.0, "committed_usd": math.inf}, "committed_usd"),
         ({"cost_weight": -2.0}, "cost_weight"),
-        ({"max_agents": 0}, "max_agents"),
     ],
 )
 def test_an_argument_that_cannot_be_meant_is_refused(

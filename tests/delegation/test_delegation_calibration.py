@@ -27,7 +27,6 @@ from masrouter.delegation.deliberation.sampled import (
     StrongOutcome,
     collect_samples,
     read_samples,
-    write_samples,
     writing_samples,
 )
 from masrouter.delegation.deliberation.thresholds import Thresholds
@@ -205,10 +204,12 @@ def test_goals_that_cannot_be_are_refused(goal: tuple[float | None, float | None
 def test_samples_come_back_from_a_file_as_they_went(tmp_path: Path) -> None:
     log = [*agreeing_log(4), SampledQuery("ü", "é\n?", (Sample("", 0.0, None),) * 2,
                                           StrongOutcome(0.5, 0.0), "math")]  # fmt: skip
-    write_samples(tmp_path / "s.jsonl", log)
+    with writing_samples(tmp_path / "s.jsonl") as write:
+        for query in log:
+            write(query)
     assert list(read_samples(tmp_path / "s.jsonl")) == log
-    with pytest.raises(LogError, match="exists already"):
-        write_samples(tmp_path / "s.jsonl", log)
+    with pytest.raises(LogError, match="exists already"), writing_samples(tmp_path / "s.jsonl"):
+        raise AssertionError("nothing can be written")
 
 
 GOOD = {
@@ -322,8 +323,9 @@ def test_a_file_is_there_query_by_query_and_not_for_nothing(tmp_path: Path) -> N
     with writing_samples(tmp_path / "t.jsonl"):
         assert (tmp_path / "t.jsonl").exists()
     assert not (tmp_path / "t.jsonl").exists()
-    with pytest.raises(LogError, match="cannot be written"):
-        write_samples(tmp_path / "no folder" / "s.jsonl", [one])
+    lost = tmp_path / "no folder" / "s.jsonl"
+    with pytest.raises(LogError, match="cannot be written"), writing_samples(lost):
+        raise AssertionError("nothing can be written")
 
 
 def test_collecting_stops_where_a_name_leads_nowhere_or_nobody_can_grade() -> None:

@@ -27,7 +27,7 @@ from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Batch, TaskWorking
 from masrouter.delegation.tools.calling import tools_of
 from masrouter.delegation.tools.mcp_http import ENVIRONMENT_KEY, PATH, http_app, key_of, serve_http
-from masrouter.delegation.tools.mcp_server import CallOptions, mcp_server
+from masrouter.delegation.tools.mcp_server import EachCall, mcp_server
 from masrouter.errors import ConfigError, RoutingError
 from masrouter.execution.events import CallStarted
 
@@ -169,7 +169,7 @@ class TestServer:
 
     def test_a_call_keeps_to_its_own_budget_and_deadline(self) -> None:
         slow = model(delays_s={"large": 60})
-        each = CallOptions(budget_usd=0.05, deadline_s=0.05)
+        each = EachCall(budget_usd=0.05, deadline_s=0.05)
 
         async def run() -> None:
             async with Client(server_of(slow, budget_usd=10, each_call=each)) as client:
@@ -185,18 +185,18 @@ class TestServer:
 
     def test_what_would_fail_every_call_is_said_before_any(self) -> None:
         with pytest.raises(ConfigError, match="deadline_s"):
-            CallOptions(deadline_s=0)
+            EachCall(deadline_s=0)
         with pytest.raises(RoutingError, match="cost_weight"):
-            CallOptions(cost_weight=-1)
+            EachCall(cost_weight=-1)
         with pytest.raises(ConfigError, match="refused: none-such"):
             mcp_server(Delegator(model(), Settings(refused=("none-such",))))
 
     @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
     def test_options_that_mean_nothing_are_refused(self, value: float) -> None:
         with pytest.raises(ConfigError, match="budget_usd"):
-            CallOptions(budget_usd=value)
+            EachCall(budget_usd=value)
         with pytest.raises(ConfigError, match="deadline_s"):
-            CallOptions(deadline_s=value)
+            EachCall(deadline_s=value)
         with pytest.raises(ConfigError, match="budget_usd"):
             server_of(model(), budget_usd=value)
 

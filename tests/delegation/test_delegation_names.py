@@ -333,12 +333,3 @@ def test_every_name_that_is_offered_instead_resolves(of: str, asked: str, budget
     else:
         assert target.source == "task"
         assert target.asked == " ".join(asked.split())
-
-
-@pytest.mark.parametrize("of", sorted(_WORLDS))
-@pytest.mark.parametrize("budgeted", [True, False])
-def test_every_valid_name_resolves_and_no_name_stands_twice(of: str, budgeted: bool) -> None:
-    valid = world(of).valid(budgeted=budgeted)
-    assert len(set(valid)) == len(valid)
-    for name in valid:
-        world(of).resolve(name, budgeted=budgeted)

@@ -27,7 +27,7 @@ from tests.llms.faulty_server import Exchange, FaultyServer, answer, completion
 
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.parent.running import ParentLimits, ParentRun, run_parent
+from masrouter.delegation.parent import ParentLimits, ParentRun, run_parent
 from masrouter.delegation.tasks import (
     DelegationError,
     Task,

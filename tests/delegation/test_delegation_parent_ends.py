@@ -21,7 +21,7 @@ from tests.delegation.scripted import DOWN, PRICE, ScriptedModel
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.parent.running import ParentRun, run_parent
+from masrouter.delegation.parent import ParentRun, run_parent
 from masrouter.delegation.tasks import (
     DelegationError,
     TaskEnded,

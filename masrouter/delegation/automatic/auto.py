@@ -18,15 +18,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from masrouter.delegation.automatic.allocation import Allocation, Option, allocate
+from masrouter.delegation.naming.settings import AUTO
 from masrouter.delegation.tasks import DelegationError, ErrorType, TaskError
 from masrouter.encoder.memo import MemoEncoder
 from masrouter.errors import ConstraintError
 from masrouter.gate import Floats32
 from masrouter.router import Router
-from masrouter.selection import LARGEST, integer, number
+from masrouter.selection import LARGEST, number
 from masrouter.types import Plan, RoutingDecision
-
-AUTO = "auto"
 
 CallCost = Callable[[str, Plan], float | None]
 """The most that one call of a plan on a query can cost, None where that is unknown."""
@@ -62,12 +61,7 @@ class Auto:
         topologies: Collection[str] | None = None,
         most_call_usd: CallCost | None = None,
     ) -> None:
-        remembers = isinstance(router.encoder, MemoEncoder)
-        self.router = (
-            router
-            if remembers
-            else router.with_encoder(MemoEncoder(router.encoder, most=_REMEMBERED))
-        )
+        self.router = remembering(router)
         self._models = tuple(sorted(_models(router.plans) & set(callable_models)))
         known = {plan.topology for plan in router.plans}
         self._topologies = tuple(sorted(known if topologies is None else known & set(topologies)))
@@ -80,7 +74,6 @@ class Auto:
         budget_usd: float | None = None,
         committed_usd: float = 0.0,
         cost_weight: float | None = None,
-        max_agents: int | None = None,
     ) -> list[RoutingDecision | DelegationError]:
         """A decision for each query, or why there is none, in their order.
 
@@ -90,7 +83,6 @@ class Auto:
             committed_usd: what other tasks of the same budget are going to cost.
             cost_weight: score units that a US dollar is worth, however much budget there is. None
                 takes the checkpoint's default without a budget, and 0 with one.
-            max_agents: of a team.
 
         Raises RoutingError for an argument that cannot be meant.
         """
@@ -99,8 +91,6 @@ class Auto:
         number("committed_usd", committed_usd, at_least=0.0)
         if cost_weight is not None:
             number("cost_weight", cost_weight, at_least=0.0)
-        if max_agents is not None:
-            integer("max_agents", max_agents, at_least=1)
         chosen: list[RoutingDecision | DelegationError | None] = [
             None if isinstance(query, str) and query.strip() else _blank() for query in queries
         ]
@@ -109,26 +99,24 @@ class Auto:
             answers: Iterable[RoutingDecision | DelegationError]
             try:
                 if budget_usd is None:
-                    answers = self._route(asked, cost_weight, max_agents)
+                    answers = self._route(asked, cost_weight)
                 else:
                     budget = _Budget(budget_usd, committed_usd)
-                    answers = self._divide(asked, budget, cost_weight or 0.0, max_agents)
+                    answers = self._divide(asked, budget, cost_weight or 0.0)
             except ConstraintError as error:
                 answers = [_error("no_plan", self._no_plan(str(error))) for _ in asked]
             left = iter(answers)
             chosen = [next(left) if found is None else found for found in chosen]
         return [found for found in chosen if found is not None]
 
-    def options(
-        self, queries: Sequence[str], *, cost_weight: float = 0.0, max_agents: int | None = None
-    ) -> list[list[Candidate]]:
+    def options(self, queries: Sequence[str], *, cost_weight: float = 0.0) -> list[list[Candidate]]:
         """What the router decides for each query at cost weights from this one up.
 
         Plans whose cost nobody can tell are left out. Raises ConstraintError where nothing is left.
         """
         found: list[dict[Plan, RoutingDecision]] = [{} for _ in queries]
         for weight in self._grid(cost_weight):
-            decisions = self._route(queries, weight, max_agents)
+            decisions = self._route(queries, weight)
             for candidates, decision in zip(found, decisions, strict=True):
                 candidates.setdefault(decision.plan, decision)
         scores = self._scores(queries)  # (B, C)
@@ -149,23 +137,20 @@ class Auto:
             for row, query in enumerate(queries)
         ]
 
-    def _route(
-        self, queries: Sequence[str], cost_weight: float | None, max_agents: int | None
-    ) -> list[RoutingDecision]:
+    def _route(self, queries: Sequence[str], cost_weight: float | None) -> list[RoutingDecision]:
         if not self._models or not self._topologies:
             raise ConstraintError("none of its plans can be run")
         return self.router.route_batch(
             queries,
             cost_weight=cost_weight,
-            max_agents=max_agents,
             models=self._models,
             topologies=self._topologies,
         )
 
     def _divide(
-        self, queries: Sequence[str], budget: _Budget, cost_weight: float, max_agents: int | None
+        self, queries: Sequence[str], budget: _Budget, cost_weight: float
     ) -> list[RoutingDecision | DelegationError]:
-        tasks = self.options(queries, cost_weight=cost_weight, max_agents=max_agents)
+        tasks = self.options(queries, cost_weight=cost_weight)
         options = [[candidate.option for candidate in task] for task in tasks]
         divided = allocate(options, budget.left)
         shared = budget.reason(divided, len(queries))
@@ -254,6 +239,13 @@ class _Budget:
             f"auto: not enough left for this task: {self._said()}: {why}. Raise the budget, hand "
             "out fewer tasks, or allow answers fewer tokens",
         )
+
+
+def remembering(router: Router) -> Router:
+    """The router with an encoder that keeps its latest embeddings."""
+    if isinstance(router.encoder, MemoEncoder):
+        return router
+    return router.with_encoder(MemoEncoder(router.encoder, most=_REMEMBERED))
 
 
 def _models(plans: Iterable[Plan]) -> set[str]:

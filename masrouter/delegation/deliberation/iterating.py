@@ -205,7 +205,7 @@ def by_description(
 ) -> Find:
     """Who is asked: the worker whose description is nearest, where it is near enough.
 
-    threshold: see `matching.match_workers`.
+    threshold: see `workers.match_workers`.
     """
     chosen = tuple(workers)
     return lambda asked: [

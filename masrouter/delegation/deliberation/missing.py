@@ -31,7 +31,6 @@ ASK = (
 )
 """What the cheap model is told."""
 
-
 _MEASURED: Mapping[SignalKind, float] = {
     "placeholder": 0.86, "reference": 0.93, "options": 0.9, "pronoun": 0.86, "middle": 0.91,
     "quantity": 0.8, "bare": 0.99, "model": 1.0,
@@ -55,7 +54,9 @@ class MissingRule:
     def __post_init__(self) -> None:
         for kind, weight in self.weights.items():
             if kind not in KINDS:
-                raise ConfigError(f"missing: weights: no signal {kind!r}; there are {KINDS}")
+                raise ConfigError(
+                    f"missing: weights: no signal {kind!r}; there are {', '.join(KINDS)}"
+                )
             if not _is_share(weight):
                 raise ConfigError(f"missing: weights: {kind}: expected [0, 1], got {weight!r}")
         if not _is_share(self.threshold) or self.threshold == 0:

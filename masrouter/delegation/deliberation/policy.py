@@ -28,6 +28,7 @@ from masrouter.delegation.tasks import (
     TaskError,
     TaskResult,
     shortened,
+    usage_json,
 )
 from masrouter.errors import ConfigError
 from masrouter.execution.ledger import Ledger, total_usage
@@ -93,11 +94,7 @@ class Deliberation:
             "parted_at_step": None if verdict is None else verdict.step,
             "reason": None if verdict is None else verdict.reason,
             "models": list(dict.fromkeys(name for one in self._answering() for name in one.models)),
-            "usage": {
-                "prompt_tokens": self.usage.prompt_tokens,
-                "completion_tokens": self.usage.completion_tokens,
-                "cost_usd": self.usage.cost_usd,
-            },
+            "usage": usage_json(self.usage),
             "strong_usd": self.strong_usd,
             "saved_usd": self.saved_usd,
             "latency_s": round(self.latency_s, 3),

@@ -109,16 +109,9 @@ def read_samples(*paths: str | Path) -> tuple[SampledQuery, ...]:
     return tuple(query for _, query in found.values())
 
 
-def write_samples(path: str | Path, queries: Iterable[SampledQuery]) -> None:
-    """Write a new file that `read_samples` reads; raises LogError as `writing_samples`."""
-    with writing_samples(path) as write:
-        for query in queries:
-            write(query)
-
-
 @contextmanager
 def writing_samples(path: str | Path) -> Iterator[Callable[[SampledQuery], None]]:
-    """A new file that is written query by query; it is gone again where none came.
+    """A new file for `read_samples`, written query by query; it is gone again where none came.
 
     Raises LogError where it exists already or cannot be written.
     """

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Literal, get_args
 
 from masrouter.answers.blocks import FENCED
 
@@ -25,9 +25,7 @@ without its options. pronoun: nobody it could stand for. middle: it begins as if
 before. quantity: asks for a number and gives none. bare: a program to be written, with no word on
 what it does. model: a model named it."""
 
-KINDS: tuple[SignalKind, ...] = (
-    "placeholder", "reference", "options", "pronoun", "middle", "quantity", "bare", "model",
-)  # fmt: skip
+KINDS: tuple[SignalKind, ...] = get_args(SignalKind)
 
 _MATERIAL = (
     r"(?:documents?|files?|texts?|articles?|reports?|e-?mails?|letters?|papers?|essays?|code|"

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 
-from masrouter.delegation.tasks import Grading, TaskResult
+from masrouter.delegation.tasks import Grading, Source, TaskResult
 from masrouter.errors import LogError, PlanError
 from masrouter.types import Plan, Usage
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 MOST_ID = 200
 """Characters of an episode's or a node's id."""
 _MOST_COUNT = 2**53
-_SOURCES = ("task", "call", "default", "parent")
+_SOURCES: tuple[Source, ...] = get_args(Source)
 
 
 @dataclass(frozen=True, slots=True)

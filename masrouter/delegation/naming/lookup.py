@@ -116,11 +116,6 @@ class Lookup:
         owned = [offer for offer in self._own.get(model, ()) if offer.provider == provider]
         return owned[0] if len(owned) == 1 else None
 
-    def renamed(self, offer: Offer) -> tuple[Offer, ...]:
-        """Other names that the same provider's file gives the same model."""
-        owned = self._own.get(offer.name, ()) if offer.own_name is None else ()
-        return tuple(other for other in owned if other.provider == offer.provider)
-
     def switch_of(self, text: str) -> Switch | None:
         """A name with `--provider` in it, taken apart; None for any other."""
         model, *providers = (part.strip() for part in _SWITCH.split(text))

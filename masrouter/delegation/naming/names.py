@@ -114,10 +114,6 @@ class Names:
             return False
         return self._obstacle(found, budgeted) is None
 
-    def valid(self, *, budgeted: bool) -> tuple[str, ...]:
-        """Every name that `resolve` takes, those of models that are not listed left out."""
-        return tuple(name for group in self._groups(budgeted) for name in group)
-
     def _target(self, asked: str, source: Source, budgeted: bool) -> Target:
         if not isinstance(asked, str):
             obstacle = _Obstacle("invalid_task", f"expected a name, got {type(asked).__name__}")

@@ -13,10 +13,8 @@ _PART = 0.7
 """A name whose words all stand in the other: `claude-haiku` and `haiku`."""
 
 
-def nearest(
-    asked: str, groups: Iterable[Sequence[str]], *, most: int = MOST, least: float = _SIMILAR
-) -> tuple[str, ...]:
-    """The names like `asked`, best first, one of each group: the names of one thing.
+def nearest(asked: str, groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """The `MOST` names most like `asked`, best first, one of each group: the names of one thing.
 
     Letters' case does not count, nor, where that brings them nearer, what stands before a slash.
     """
@@ -27,9 +25,9 @@ def nearest(
         # Of equal ones the first: a group has its most exact name there.
         likeness = [_likeness(matcher, wanted, name) for name in names]
         best = max(likeness, default=0.0)
-        if best >= least:
+        if best >= _SIMILAR:
             scored.append((-best, order, names[likeness.index(best)]))
-    return tuple(name for _, _, name in sorted(scored)[:most])
+    return tuple(name for _, _, name in sorted(scored)[:MOST])
 
 
 def _likeness(matcher: SequenceMatcher[str], wanted: Sequence[str], name: str) -> float:

@@ -75,8 +75,8 @@ def offers_of(
 
     llm: `Providers`, an `OpenAICompatible`, or any with a `models` or `names` that lists what it
     can be asked for; without such a list it offers nothing. Of models that are not listed, those
-    are offered that the settings name. catalog: descriptions and context
-    lengths; None is the default one. What the settings refuse is among them, and says so.
+    are offered that the settings name. catalog: descriptions and context lengths; None is the
+    default one. What the settings refuse is among them, and says so.
 
     Raises ConfigError where two things have one name, or the settings name what is not there.
     """

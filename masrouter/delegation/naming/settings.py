@@ -35,7 +35,7 @@ TIERS = ("small", "medium", "large")
 
 PROVIDER_FLAG = "--provider"
 MOST_NAME = 200
-"""Characters of a name."""
+"""Characters of a name, of a model as of a task or a kind."""
 
 _TABLES = ("aliases", "tiers", "plans", "descriptions")
 _LISTS = ("allowed", "refused")

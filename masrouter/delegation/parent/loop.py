@@ -211,7 +211,7 @@ class Loop:
     ) -> dict[str, Any]:
         left_s = self._clock.left()
         if left_s is not None and left_s <= 0:
-            return dict(error_json(_late(self._clock.deadline_s)))
+            return error_json(_late(self._clock.deadline_s))
         hand_out = HandOut(
             self._tree.delegator,
             self._tree.places,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from masrouter.delegation.tasks import Target, TaskError, TaskResult
+from masrouter.delegation.tasks import Target, TaskError, TaskResult, usage_json
 from masrouter.errors import ConfigError
 from masrouter.execution.ledger import total_usage
 from masrouter.llms.chat import ToolCall
@@ -98,7 +98,6 @@ class ParentRun:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, without the traces."""
-        usage = self.usage
         return {
             "goal": self.goal,
             "status": "done" if self.error is None else "failed",
@@ -109,11 +108,7 @@ class ParentRun:
             "models": list(self.models),
             "turns": len(self.turns),
             "results": [result.to_json() for result in self.results],
-            "usage": {
-                "prompt_tokens": usage.prompt_tokens,
-                "completion_tokens": usage.completion_tokens,
-                "cost_usd": usage.cost_usd,
-            },
+            "usage": usage_json(self.usage),
             "budget_usd": self.budget_usd,
             "latency_s": round(self.latency_s, 3),
         }

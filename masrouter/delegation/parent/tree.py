@@ -83,7 +83,7 @@ class AsParent(Protocol):
 
 @dataclass(slots=True)
 class HandOut:
-    """What one call of a tool hands out; a `tools.Delegating`."""
+    """What one call of a tool hands out; a `tools.calling.Delegating`."""
 
     delegator: Delegator
     places: Places
@@ -185,7 +185,7 @@ async def answer_of(
             wish = read.pop(MAY_DELEGATE, None)
             asked = wish is not None and checked(wish, _MAY_DELEGATE, MAY_DELEGATE)
         except DelegationError as error:
-            return dict(error_json(error.error))
+            return error_json(error.error)
         arguments, hand_out = read, replace(hand_out, may_delegate=asked)
     return await call_tool(
         hand_out,

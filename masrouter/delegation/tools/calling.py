@@ -90,17 +90,7 @@ def tools_of(delegator: Delegating) -> tuple[Tool, ...]:
 
 def openai_tools(delegator: Delegating) -> list[dict[str, Any]]:
     """The tools in OpenAI's function form, for `tools` of a chat completion request."""
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": dict(tool.parameters),
-            },
-        }
-        for tool in tools_of(delegator)
-    ]
+    return [tool.to_json() for tool in tools_of(delegator)]
 
 
 async def call_tool(

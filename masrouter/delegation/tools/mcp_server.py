@@ -1,8 +1,8 @@
 """The tools of delegation as a server of the Model Context Protocol, by the official package `mcp`.
 
-The tools, their texts and what they answer are `tools`'; here is what the protocol adds: one budget
-over all calls of a server, progress per task for the clients that ask for it, and cancellation.
-The transports are `mcp_stdio`'s and `mcp_http`'s.
+The tools, their texts and what they answer are `calling`'s; here is what the protocol adds: one
+budget over all calls of a server, progress per task for the clients that ask for it, and
+cancellation. The transports are `mcp_stdio`'s and `mcp_http`'s.
 
 A call that is cancelled ends its work at once; what was sent until then is counted. Tasks never see
 anything of the client but the arguments of their own call.
@@ -65,7 +65,7 @@ _MOST_TOLD = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class CallOptions:
+class EachCall:
     """What holds for every call of a server. Raises ConfigError, or RoutingError for a cost weight,
     for what cannot be meant."""
 
@@ -86,7 +86,7 @@ def mcp_server(
     delegator: Delegating,
     *,
     budget_usd: float | None = None,
-    each_call: CallOptions | None = None,
+    each_call: EachCall | None = None,
 ) -> Server[dict[str, Any]]:
     """A server that offers delegate_task, delegate_tasks and list_models.
 
@@ -99,7 +99,7 @@ def mcp_server(
     """
     tools_of(delegator)  # better said now than in answer to every call
     books = Ledger(budget_usd)
-    options = each_call or CallOptions()
+    options = each_call or EachCall()
 
     async def on_list_tools(
         context: ServerRequestContext[dict[str, Any]], params: PaginatedRequestParams | None

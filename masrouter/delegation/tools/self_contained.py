@@ -3,7 +3,7 @@
 A parent model forgets that its workers see goal and context alone. What it means by `the above`
 would be guessed by the worker, and paid for; so it is asked back before anything is sent. The rules
 look for set phrases: they miss much, and a task that has context is taken at its word. Whether
-the material that is there suffices is another question (`missing`).
+the material that is there suffices is another question (`deliberation.missing`).
 
 The references of `deliberation.signals` are others: those are guesses, weighed with what they were
 right in, and take `Review the code.` for one; what is found here is refused outright, so that it
@@ -20,6 +20,7 @@ from masrouter.delegation.tasks import Task, TaskError
 _NEAR_START = 80
 """Characters before `above` that cannot be what it refers to."""
 MOST_ID = 200
+"""Characters of an id that is looked for, and told."""
 _MOST = 20_000
 """Characters of a goal, and of a context, that are looked at: a text may be made to be slow."""
 _ABOVE = re.compile(

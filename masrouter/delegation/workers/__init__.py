@@ -3,9 +3,11 @@
 from masrouter.delegation.workers.matching import match_workers, plan_steps
 from masrouter.delegation.workers.mcp_tool import HttpServer, StdioServer, mcp_worker
 from masrouter.delegation.workers.pipelines import summarisation_worker, translation_worker
+from masrouter.delegation.workers.text_model import Generation
 from masrouter.delegation.workers.worker import Produced, Worker, with_workers
 
 __all__ = [
+    "Generation",
     "HttpServer",
     "Produced",
     "StdioServer",

@@ -5,7 +5,7 @@ The server is a child process over stdio or an HTTP endpoint, met through the of
 worker belongs to no event loop and a server that dies takes one call with it; an open `mcp.Client`
 is used as it is. What a tool gives back is untrusted text.
 
-Not here: masrouter's own tools over MCP (`mcp_server`).
+Not here: masrouter's own tools over MCP (`tools.mcp_server`).
 """
 
 from __future__ import annotations

@@ -17,8 +17,6 @@ from masrouter.delegation.workers.worker import Produced, Worker, WorkerError
 
 TRANSLATION = "Translates a text or document into another language, keeping its lines."
 SUMMARISATION = "Summarises a text or document: gives a short summary of its main points."
-
-
 TRANSLATION_REQUESTS = (
     "Translate this text into German.",
     "What is this letter in English?",
