@@ -18,8 +18,8 @@ from tiny_models import make_summariser, make_translator
 
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.tasks import Batch
+from masrouter.delegation.workers.hugging_face import summarisation_worker, translation_worker
 from masrouter.delegation.workers.matching import plan_steps
-from masrouter.delegation.workers.pipelines import summarisation_worker, translation_worker
 from masrouter.encoder import load_encoder
 from masrouter.llms.simulated import SimulatedProvider
 

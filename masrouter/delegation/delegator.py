@@ -17,7 +17,7 @@ from typing import TypedDict, Unpack
 
 from masrouter.catalog import Catalog
 from masrouter.delegation.automatic.auto import Auto, remembering
-from masrouter.delegation.automatic.shares import at_prices_of, committed_usd, most_call_usd
+from masrouter.delegation.automatic.costs import at_prices_of, committed_usd, most_call_usd
 from masrouter.delegation.episodes.log import Episode, EpisodeLog
 from masrouter.delegation.episodes.recording import Recording
 from masrouter.delegation.intake import Taken, take_in

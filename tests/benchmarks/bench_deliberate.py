@@ -30,7 +30,7 @@ from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.calibration import Calibration, Goal, Measured, calibrate
 from masrouter.delegation.deliberation.missing_labels import LabelledGoal, calibrate_missing
 from masrouter.delegation.deliberation.policy import Deliberation, deliberate, handed_over
-from masrouter.delegation.deliberation.sampled import collect_samples, write_samples
+from masrouter.delegation.deliberation.sampled import collect_samples, writing_samples
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Grade, Grading, Task
 from masrouter.llms.chat import ChatRequest, Completion, Message, Meter, Price
@@ -242,7 +242,9 @@ async def bench(arguments: argparse.Namespace, problems: Sequence[Problem]) -> N
             samples=arguments.samples,
         )  # fmt: skip
         if arguments.out is not None:
-            write_samples(arguments.out, queries)
+            with writing_samples(arguments.out) as write:
+                for query in queries:
+                    write(query)
         goal = Goal(tolerance=arguments.tolerance)
         found = calibrate(queries, goal=goal)
         print(

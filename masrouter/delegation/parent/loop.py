@@ -1,6 +1,6 @@
 """One parent's turns: ask its model, do what it calls, tell it what came of that, and end.
 
-Not here: what a call of a tool does (`tools`), and the limits of a whole tree (`tree`).
+Not here: what a call of a tool does (`tools`), and the limits of a whole tree (`hand_out`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.log import Episode
 from masrouter.delegation.intake import take_in
 from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.parent.hand_out import HandOut, Places, answer_of, offered
 from masrouter.delegation.parent.outcome import ParentLimits, ParentRun, Turn
-from masrouter.delegation.parent.tree import HandOut, Places, answer_of, offered
 from masrouter.delegation.query import task_query
 from masrouter.delegation.running import Tell
 from masrouter.delegation.task_errors import call_error, internal

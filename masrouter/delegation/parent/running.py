@@ -5,8 +5,8 @@
 Every turn is one call of the parent's model. What it calls badly, and what a limit does not let it
 have, is an error that it reads and can mend; the loop ends with its first answer in text, after
 `max_turns`, or when money or time are over. Its own calls and all that it hands out share one
-ledger. Here is the way in; `loop` is the loop, `tree` what a whole tree of parents may do, `tools`
-what a call does, and `outcome` what comes back.
+ledger. Here is the way in; `loop` is the loop, `hand_out` what a whole tree of parents may do,
+`tools` what a call does, and `outcome` what comes back.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import asyncio
 
 from masrouter.delegation.delegator import Delegator, check_options
 from masrouter.delegation.episodes.log import Episode
+from masrouter.delegation.parent.hand_out import Places
 from masrouter.delegation.parent.loop import Loop, Tree, checked_task, parent_target
 from masrouter.delegation.parent.outcome import ParentLimits, ParentRun
-from masrouter.delegation.parent.tree import Places
 from masrouter.delegation.running import Tell
 from masrouter.delegation.tasks import OnTaskEvent, Task
 from masrouter.errors import ConfigError

@@ -1,8 +1,8 @@
 """Workers that are no chat models: any callable with a description and a price."""
 
+from masrouter.delegation.workers.hugging_face import summarisation_worker, translation_worker
 from masrouter.delegation.workers.matching import match_workers, plan_steps
 from masrouter.delegation.workers.mcp_tool import HttpServer, StdioServer, mcp_worker
-from masrouter.delegation.workers.pipelines import summarisation_worker, translation_worker
 from masrouter.delegation.workers.text_model import Generation
 from masrouter.delegation.workers.worker import Produced, Worker, with_workers
 

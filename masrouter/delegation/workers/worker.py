@@ -5,7 +5,7 @@ of a plan may name it all the same: `with_workers` answers for the workers' name
 other name on. A worker is given plain text, without roles or conventions, and what it gives back is
 untrusted text as any model's is.
 
-Not here: which worker fits a task (`matching`), and workers that ship (`pipelines`, `mcp_tool`).
+Not here: which worker fits a task (`matching`), and workers that ship (`hugging_face`, `mcp_tool`).
 """
 
 from __future__ import annotations

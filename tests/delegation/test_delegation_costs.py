@@ -8,7 +8,7 @@ import pytest
 from tests.delegation.scripted import ScriptedModel
 
 from masrouter.catalog import Catalog
-from masrouter.delegation.automatic.shares import committed_usd, most_call_usd
+from masrouter.delegation.automatic.costs import committed_usd, most_call_usd
 from masrouter.delegation.naming.model_names import callable_models, learned_names, renamed
 from masrouter.delegation.naming.names import Names
 from masrouter.delegation.naming.offers import offers_of

@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditional
 
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.tasks import Batch
+from masrouter.delegation.workers.hugging_face import CUT, summarisation_worker, translation_worker
 from masrouter.delegation.workers.matching import plan_steps
-from masrouter.delegation.workers.pipelines import CUT, summarisation_worker, translation_worker
 from masrouter.delegation.workers.text_model import Generation, TextModel
 from masrouter.delegation.workers.worker import Produced, Worker
 from masrouter.encoder import load_encoder
