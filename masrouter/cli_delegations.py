@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -86,6 +87,8 @@ def export_command(
         typer.echo(f"left out {done.left_out:,}")
     if done.not_run:
         typer.echo(f"{done.not_run:,} subtasks were never run")
+    if done.parents:
+        typer.echo(f"{done.parents:,} subtasks were parents, which are no runs of a plan")
 
 
 @app.command("show")
@@ -187,7 +190,16 @@ def _node_named(episode: Episode, name: str) -> str:
 
 
 def _summary(episode: Episode) -> dict[str, Any]:
-    costs = [node.usage.cost_usd for node in episode.nodes]
+    tree = episode.tree()
+
+    def counted(above: str | None) -> Iterator[Node]:
+        """Nodes whose costs add up: a parent's cost is that of all below it."""
+        for node in tree.get(above, ()):
+            yield node
+            if not node.is_parent:
+                yield from counted(node.id)
+
+    costs = [node.usage.cost_usd for node in counted(None)]
     known = [cost for cost in costs if cost is not None]
     return {
         "episode": episode.id,
@@ -232,8 +244,10 @@ def _line(episode: Episode, node: Node) -> str:
     if given.score is not None:
         ended = f"{given.score:g} by {given.source}"
     else:
-        ended = "no score" if node.error is None else f"failed: {node.error}"
-    plan = "not run" if node.plan is None else str(node.plan)
+        ended = "unused, no score" if node.unused else "no score"
+        ended = ended if node.error is None else f"failed: {node.error}"
+    nobody = f"parent {', '.join(node.models)}" if node.is_parent else "not run"
+    plan = nobody if node.plan is None else str(node.plan)
     return printable(
         f"{node.id}  {plan}  {cost}  {node.latency_s:.1f} s  {_short(ended)}  {_short(node.query)}"
     )

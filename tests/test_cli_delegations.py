@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.tasks import Grading, TaskError
 from masrouter.errors import LogError
 from masrouter.logs import read_logs
+from masrouter.types import Usage
 
 
 @pytest.fixture
@@ -132,6 +134,26 @@ def test_a_subtask_is_scored_by_the_end_of_its_id_where_only_one_has_it(tmp_path
     for name, why in (("sum", "2 subtasks 'sum'"), ("up", "no subtask 'up'")):
         refused = run("score", log.path, "aaa", "--node", name, *scores)
         assert f"{why}; there are b1/1/look-up, b1/2/sum, b2/1/sum" in str(refused.exception)
+
+
+def test_what_a_parent_spent_is_counted_once_and_it_is_told_apart(tmp_path: Path) -> None:
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    episode = log.open("a", episode="aaa")
+    log.add_result(episode, "leaf", "boss", result("b", "leaf", usage=Usage(1, 1, 0.001)))
+    boss = replace(result("a", "boss", plan=None, usage=Usage(9, 9, 0.003)), models=("big-2026",))
+    log.add_result(episode, "boss", None, boss)
+    log.add_result(episode, "other", None, result("c", "other", usage=Usage(1, 1, 0.002)))
+    log.set_aside(episode, "other")
+    log.finish(episode, Grading(1.0, "human"))
+    assert "$0.005000" in run("show", log.path).stdout
+    shown = " ".join(run("show", log.path, "aaa").stdout.split())
+    assert "boss parent big-2026 $0.003000" in shown
+    assert "unused, no score" in shown
+    done = json.loads(
+        run("export", log.path, tmp_path / "o.jsonl", "--only", "all", "--json").stdout
+    )
+    assert (done["rows"], done["final"], done["unscored"]) == (2, 1, 1)
+    assert (done["parents"], done["not_run"]) == (1, 0)
 
 
 def test_an_export_of_nothing_says_which_scores_there_are(log: EpisodeLog, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.agreement import Rule
 from masrouter.delegation.deliberation.missing import MissingRule
 from masrouter.delegation.deliberation.policy import Deliberation, deliberate
+from masrouter.delegation.episodes.credit import credit
 from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Grading, Task, TaskEnded
@@ -255,6 +256,27 @@ def test_all_parts_are_one_episode_and_tell_their_events(tmp_path: Path) -> None
     (episode,) = read_episodes(tmp_path / "episodes.jsonl").episodes
     assert episode.id == found.episode
     assert scores(episode.nodes) == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_a_final_score_reaches_only_whose_answer_it_was(tmp_path: Path) -> None:
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+
+    def credited(rule: Rule, *small: Said) -> list[tuple[str, float | None]]:
+        delegator = Delegator(model(*small, big="Answer: 25"), episodes=log)
+        options: dict[str, Any] = {"cheap": "small", "strong": "big", "delegator": delegator}
+        done = asyncio.run(deliberate("How many?", rule=rule, **options))
+        assert done.episode is not None
+        log.finish(done.episode, Grading(1.0, "human"))
+        episode = read_episodes(log.path).episodes[-1]
+        return sorted(
+            (node.id.rsplit("/", 1)[-1], credit(episode, node).score) for node in episode.nodes
+        )
+
+    assert credited(Rule(), "Answer: 1", "Answer: 2", "Answer: 3") == [
+        ("sample-1", None), ("sample-2", None), ("sample-3", None), ("strong", 1.0),
+    ]  # fmt: skip
+    outvoted = credited(Rule(threshold=0.6), "Answer: 25", "Answer: 2", "Answer: 25")
+    assert sorted(score is None for _, score in outvoted) == [False, False, True]
 
 
 def scores(nodes: Sequence[Any]) -> list[float]:

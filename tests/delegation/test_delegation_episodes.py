@@ -203,7 +203,7 @@ def test_a_line_that_lacks_only_its_end_counts(log: EpisodeLog) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"event": "closed"}, "event: expected opened, result, graded or finished"),
+        ({"event": "closed"}, "event: expected opened, result, graded, unused or finished"),
         ({"event": "finished", "score": 2}, "score: expected a finite number from 0 to 1"),
         ({"event": "finished", "score": True}, "score"),
         ({"event": "finished", "episode": "another"}, "'another' was never opened"),
@@ -353,3 +353,17 @@ def test_a_kill_loses_no_result_that_was_acknowledged(tmp_path: Path) -> None:
     read = read_episodes(path)
     assert [episode.id for episode in read.episodes] == ["job-0", "job-1", "job-2"]
     assert read.episodes[0].grading == GOOD
+
+
+def test_what_was_set_aside_stays_so_and_only_what_is_there_can_be(tmp_path: Path) -> None:
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    episode = log.open("a")
+    log.add_result(episode, "n", None, result("a", "n"))
+    log.set_aside(episode, "n")
+    size = log.path.stat().st_size
+    log.set_aside(episode.id, "n")
+    assert log.path.stat().st_size == size
+    (node,) = read_episodes(log.path).episodes[0].nodes
+    assert node.unused
+    with pytest.raises(LogError, match="has no node 'm'"):
+        log.set_aside(episode, "m")

@@ -8,7 +8,7 @@ the provider's default temperature and to the seeds: a model that always says th
 itself, and nothing is ever delegated.
 
 Sources: self-consistency (Wang et al., arXiv 2203.11171) as the acceptance test of a cascade (Yue
-et al., arXiv 2310.03094); where the work is handed on, SAND (Xia et al., arXiv 2507.07441).
+et al., arXiv 2310.03094); at which step samples part, SAND (Xia et al., arXiv 2507.07441).
 Not here: the rule itself (`agreement`), and how it is chosen on logs (`calibration`).
 """
 
@@ -18,6 +18,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from masrouter.answers import answer_key
 from masrouter.delegation.delegator import Delegator, check_options
 from masrouter.delegation.deliberation.agreement import Rule, Verdict, should_delegate
 from masrouter.delegation.deliberation.missing import MissingCheck, MissingRule, check_missing
@@ -155,6 +156,22 @@ async def deliberate(
         task, delegator, Ledger(budget_usd, within=within), deadline_s, seed, on_event, episode,
         under, cost_weight,
     )  # fmt: skip
+    done = await _outcome(work, cheap, strong, rule, missing, ask_missing, hand_over, examples)
+    await work.set_aside(done)
+    return done
+
+
+async def _outcome(
+    work: _Work,
+    cheap: str,
+    strong: str,
+    rule: Rule,
+    missing: MissingRule | None,
+    ask_missing: bool,
+    hand_over: bool,
+    examples: ExampleTests | None,
+) -> Deliberation:
+    task, delegator = work.task, work.delegator
     if task.model is not None:
         return work.failed(
             TaskError(
@@ -177,10 +194,10 @@ async def deliberate(
             rule=missing,
             within=work.ledger,
             deadline_s=work.left(),
-            seed=seed,
-            on_event=on_event,
-            episode=episode,
-            under=under,
+            seed=work.seed,
+            on_event=work.on_event,
+            episode=work.episode,
+            under=work.under,
         )
         if work.check.missing:
             return work.ended("asked", error=work.check.error)
@@ -230,11 +247,11 @@ class _Work:
         self.strong: TaskResult | None = None
         self.check: MissingCheck | None = None
         self.verdict: Verdict | None = None
-        self._seed = seed
-        self._on_event = on_event
-        self._episode = episode
-        self._under = under
-        self._cost_weight = cost_weight
+        self.seed = seed
+        self.on_event = on_event
+        self.episode = episode
+        self.under = under
+        self.cost_weight = cost_weight
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
         self._end = None if deadline_s is None else self._start + deadline_s
@@ -289,12 +306,29 @@ class _Work:
             replace(self.task, model=model, id=name, context=context, needs=()),
             within=self.ledger,
             deadline_s=self.left(),
-            cost_weight=self._cost_weight,
-            seed=call_seed(self._seed, 0, part),
-            on_event=self._on_event,
-            episode=self._episode,
-            under=self._under,
+            cost_weight=self.cost_weight,
+            seed=call_seed(self.seed, 0, part),
+            on_event=self.on_event,
+            episode=self.episode,
+            under=self.under,
         )
+
+    async def set_aside(self, done: Deliberation) -> None:
+        """Say in the log whose answers had no part in the end, so that no score reaches them."""
+        log = self.delegator.episodes
+        if log is None or self.episode is None:
+            return
+        key = None if done.answer is None else answer_key(done.answer)
+        lost = [
+            sample
+            for sample in self.samples
+            if done.outcome != "agreed" or sample.answer is None or answer_key(sample.answer) != key
+        ]
+        if self.check is not None and self.check.result is not None:
+            lost.append(self.check.result)
+        for result in lost:
+            if result.node is not None:
+                await asyncio.to_thread(log.set_aside, self.episode, result.node)
 
     def failed(self, error: TaskError) -> Deliberation:
         return self.ended("failed", error=error)
@@ -326,7 +360,7 @@ class _Work:
             usage=total_usage([result.usage for result in asked]),
             strong_usd=strong_usd,
             latency_s=self._loop.time() - self._start,
-            episode=None if self._episode is None else self._episode.id,
+            episode=None if self.episode is None else self.episode.id,
         )
 
     def _estimate(self, strong: str) -> float | None:

@@ -10,8 +10,10 @@ this subtask, not how good its answer was: so it is marked, `final:tests` where 
 by `tests`, and never stands beside a subtask's own score unless that is asked for.
 
 A subtask without an answer is not credited with its episode's score, and has its error instead, as
-everywhere in the logs: how a provider failed says nothing of the plan. Rows of one episode share
-their luck; they are fewer than they look. Not here: files of episodes (`log`), learning
+everywhere in the logs: how a provider failed says nothing of the plan. Nor is one whose answer had
+no part in the end (`EpisodeLog.set_aside`): samples that were outvoted, or that disagreed so that
+the task was done again; their score would be that of whoever came after them. Rows of one episode
+share their luck; they are fewer than they look. Not here: files of episodes (`log`), learning
 (`masrouter_train`).
 """
 
@@ -69,7 +71,9 @@ class Exported:
     left_out: int
     """Subtasks that a team worked on and `only` left out."""
     not_run: int
-    """Subtasks that no team worked on: there is nothing to log of them."""
+    """Subtasks that nobody worked on: there is nothing to log of them."""
+    parents: int
+    """Subtasks of parents, which are no runs of a plan: what they handed out stands by itself."""
     cut_off: tuple[str, ...]
     """Lines of the episodes' log that are no whole event."""
 
@@ -78,7 +82,7 @@ def credit(episode: Episode, node: Node) -> Credit:
     """What a node is credited with."""
     if node.grading is not None:
         return Credit(node.grading.score, node.grading.source, "own")
-    if node.error is None and episode.grading is not None:
+    if node.error is None and not node.unused and episode.grading is not None:
         return Credit(episode.grading.score, FINAL + episode.grading.source, "final")
     return Credit(None, UNSCORED, "none")
 
@@ -113,6 +117,7 @@ def export(path: str | Path, destination: str | Path, *, only: Only | None = Non
     wanted = only or "all"
     kept = [item for item in credited if wanted in ("all", item[2].kind)]
     nodes = sum(len(episode.nodes) for episode in read.episodes)
+    parents = sum(node.is_parent for episode in read.episodes for node in episode.nodes)
     if not kept:
         raise LogError(
             f"{path}: nothing to export: {len(read.episodes)} episodes with {len(credited)} "
@@ -146,7 +151,8 @@ def export(path: str | Path, destination: str | Path, *, only: Only | None = Non
         unscored=kinds["none"],
         sources=dict(Counter(given.source for _, _, given in kept if given.score is not None)),
         left_out=len(credited) - len(kept),
-        not_run=nodes - len(credited),
+        not_run=nodes - len(credited) - parents,
+        parents=parents,
         cut_off=read.cut_off,
     )
 

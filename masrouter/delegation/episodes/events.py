@@ -76,6 +76,13 @@ class Node:
     kind: str | None = None
     seed: int | None = None
     time: str | None = None
+    unused: bool = False
+    """Told after its result: its answer had no part in how the episode ended."""
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether a model worked here that handed out parts; then its usage is of all of it."""
+        return self.plan is None and bool(self.models)
 
     @classmethod
     def of(
@@ -141,6 +148,15 @@ class Graded:
 
 
 @dataclass(frozen=True, slots=True)
+class Unused:
+    """A node's answer had no part in how the episode ended: it was outvoted, or done again."""
+
+    episode: str
+    node: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The episode's final score."""
 
@@ -149,7 +165,7 @@ class Finished:
     time: str
 
 
-Event: TypeAlias = Opened | Result | Graded | Finished
+Event: TypeAlias = Opened | Result | Graded | Unused | Finished
 
 
 def now() -> str:
@@ -175,6 +191,10 @@ def write_event(event: Event) -> dict[str, Any]:
         return {
             "event": "graded", "episode": event.episode, "node": event.node,
             **_grading(event.grading), "time": event.time,
+        }  # fmt: skip
+    if isinstance(event, Unused):
+        return {
+            "event": "unused", "episode": event.episode, "node": event.node, "time": event.time,
         }  # fmt: skip
     node, decision = event.node, event.node.decision
     return {
@@ -225,10 +245,12 @@ def read_event(data: Any) -> Event:
         event = Finished(episode, whole.grading(), whole.text("time"))
     elif kind == "graded":
         event = Graded(episode, whole.id("node"), whole.grading(), whole.text("time"))
+    elif kind == "unused":
+        event = Unused(episode, whole.id("node"), whole.text("time"))
     elif kind == "result":
         event = Result(episode, _read_node(whole))
     else:
-        raise LogError(f"event: expected opened, result, graded or finished, got {kind!r}")
+        raise LogError(f"event: expected opened, result, graded, unused or finished, got {kind!r}")
     whole.end()
     return event
 

@@ -6,6 +6,7 @@ only grows:
     {"event": "opened",   "episode": ..., "goal": ..., "dataset": ..., "time": ...}
     {"event": "result",   "episode": ..., "node": ..., "under": ..., "query": ..., "plan": ..., ...}
     {"event": "graded",   "episode": ..., "node": ..., "score": ..., "source": ..., "time": ...}
+    {"event": "unused",   "episode": ..., "node": ..., "time": ...}
     {"event": "finished", "episode": ..., "score": ..., "source": ..., "time": ...}
 
 A line is on the disk when the call that wrote it returns. A kill can cut the last line off, which
@@ -34,6 +35,7 @@ from masrouter.delegation.episodes.events import (
     Node,
     Opened,
     Result,
+    Unused,
     check_grading,
     check_id,
     now,
@@ -174,6 +176,18 @@ class EpisodeLog:
             elif before != grading:
                 raise LogError(_conflict(f"{self.path}: node {node!r}", before, grading))
 
+    def set_aside(self, episode: Episode | str, node: str) -> None:
+        """A node's answer had no part in how the episode ends: its final score says nothing of it.
+
+        The same again does nothing.
+        """
+        with self._appending() as file:
+            known = self._known(episode)
+            if node not in known.digests:
+                raise LogError(f"{self.path}: episode {known.id!r} has no node {node!r}")
+            if node not in known.unused:
+                self._write(file, Unused(known.id, node, now()))
+
     def finish(self, episode: Episode | str, grading: Grading) -> None:
         """The final score. The same again does nothing; another one is refused."""
         check_grading(grading)
@@ -251,6 +265,7 @@ class _Known:
         self.digests: dict[str, bytes] = {}
         self.parents: dict[str, str | None] = {}
         self.grades: dict[str, Grading | None] = {}
+        self.unused: set[str] = set()
         self.final: Grading | None = None
         self._nodes: dict[str, Node] | None = {} if keep else None
 
@@ -258,7 +273,7 @@ class _Known:
     def id(self) -> str:
         return self.opened.episode
 
-    def take(self, event: Result | Graded | Finished) -> None:
+    def take(self, event: Result | Graded | Unused | Finished) -> None:
         """Raises LogError where the event contradicts what was read before."""
         if isinstance(event, Result):
             node = event.node
@@ -271,9 +286,11 @@ class _Known:
             self.grades[node.id] = node.grading
             if self._nodes is not None:
                 self._nodes[node.id] = node
+        elif isinstance(event, Graded | Unused) and event.node not in self.digests:
+            raise LogError(f"node: {event.node!r} has no result yet")
+        elif isinstance(event, Unused):
+            self.unused.add(event.node)
         elif isinstance(event, Graded):
-            if event.node not in self.digests:
-                raise LogError(f"node: {event.node!r} has no result yet")
             before = self.grades[event.node]
             if before not in (None, event.grading):
                 raise LogError(f"node: {event.node!r} has two grades")
@@ -294,7 +311,10 @@ class _Known:
     def episode(self) -> Episode:
         """All of it; only where nodes are kept."""
         assert self._nodes is not None
-        nodes = (replace(node, grading=self.grades[id]) for id, node in self._nodes.items())
+        nodes = (
+            replace(node, grading=self.grades[id], unused=id in self.unused)
+            for id, node in self._nodes.items()
+        )
         opened = self.opened
         return Episode(
             opened.episode, opened.goal, opened.dataset, tuple(nodes), self.final, opened.time
