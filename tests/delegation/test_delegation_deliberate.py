@@ -19,7 +19,7 @@ from masrouter.delegation.episodes.credit import credit
 from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Grading, Task, TaskEnded
-from masrouter.errors import ConfigError, MasRouterError
+from masrouter.errors import ConfigError, LogError, MasRouterError
 from masrouter.llms.chat import ChatRequest
 from masrouter.topologies.team import ExampleReport
 
@@ -277,6 +277,28 @@ def test_a_final_score_reaches_only_whose_answer_it_was(tmp_path: Path) -> None:
     ]  # fmt: skip
     outvoted = credited(Rule(threshold=0.6), "Answer: 25", "Answer: 2", "Answer: 25")
     assert sorted(score is None for _, score in outvoted) == [False, False, True]
+
+
+def test_an_answer_is_not_lost_where_what_was_unused_cannot_be_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    delegator = Delegator(model("Answer: 1", "Answer: 2", "Answer: 3"), episodes=log)
+    told: list[BaseException] = []
+
+    def full(episode: object, node: str) -> None:
+        raise LogError("the disk is full")
+
+    monkeypatch.setattr(log, "set_aside", full)
+
+    async def work() -> Deliberation:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+        return await deliberate("How many?", cheap="small", strong="big", delegator=delegator)
+
+    done = asyncio.run(work())
+    assert (done.outcome, done.answer) == ("delegated", "Answer: 25")
+    assert [str(error) for error in told] == ["the disk is full"]
 
 
 def scores(nodes: Sequence[Any]) -> list[float]:

@@ -150,7 +150,7 @@ async def deliberate(
     if ask_missing and missing is None:
         raise ConfigError("deliberate: ask_missing needs `missing`, the rule to judge it by")
     if episode is None and delegator.episodes is not None:
-        # One tree for all of it, so that a final score reaches every part.
+        # One tree for all of it: its final score is that of whoever's answer stands.
         episode = await asyncio.to_thread(delegator.episodes.open, task.goal)
     work = _Work(
         task, delegator, Ledger(budget_usd, within=within), deadline_s, seed, on_event, episode,
@@ -326,9 +326,13 @@ class _Work:
         ]
         if self.check is not None and self.check.result is not None:
             lost.append(self.check.result)
-        for result in lost:
-            if result.node is not None:
-                await asyncio.to_thread(log.set_aside, self.episode, result.node)
+        try:
+            for result in lost:
+                if result.node is not None:
+                    await asyncio.to_thread(log.set_aside, self.episode, result.node)
+        except Exception as error:  # an answer is worth more than its record, as for `Recording`
+            told = {"message": "what was unused could not be logged", "exception": error}
+            self._loop.call_exception_handler(told)
 
     def failed(self, error: TaskError) -> Deliberation:
         return self.ended("failed", error=error)
