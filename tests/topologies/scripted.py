@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from masrouter.errors import CallError
+from masrouter.execution import execute
 from masrouter.llms import ChatRequest, Completion, Meter, Price
 from masrouter.sections import Section, read_sections
 from masrouter.types import Agent, Plan, Run, Usage
@@ -161,3 +162,19 @@ class Failing:
 
     def __call__(self, request: ChatRequest) -> Any:
         return broken(request) if seat_of(request) == self._seat else self._say(request)
+
+
+SHEEP = "How many sheep are there?"
+
+
+def run(name: str, say: object, **options: object) -> tuple[Run, list[ChatRequest]]:
+    """The team of PLANS, or the option `plan`, on SHEEP, and what it asked."""
+    llm = Scripted(say)  # type: ignore[arg-type]
+    chosen = options.pop("plan", PLANS.get(name))
+    done = execute(chosen, SHEEP, llm=llm, **options)  # type: ignore[arg-type]
+    return done, llm.requests
+
+
+def says(*answers: str) -> object:
+    """Each seat gives its own answer, whatever it is asked."""
+    return lambda request: reply(request, answers[seat_of(request)])
