@@ -28,8 +28,8 @@ from tests.delegation.ordinary_goals import LACKING, WHOLE
 from masrouter.answers import answer_key
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.calibration import Calibration, Goal, Measured, calibrate
+from masrouter.delegation.deliberation.deliberating import Deliberation, deliberate, handed_over
 from masrouter.delegation.deliberation.missing_labels import LabelledGoal, calibrate_missing
-from masrouter.delegation.deliberation.policy import Deliberation, deliberate, handed_over
 from masrouter.delegation.deliberation.sampled import collect_samples, writing_samples
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Grade, Grading, Task

@@ -19,8 +19,8 @@ from masrouter.cli_deliberate import app
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.agreement import Rule
 from masrouter.delegation.deliberation.calibration import Calibration, Goal, calibrate, replay
+from masrouter.delegation.deliberation.deliberating import deliberate
 from masrouter.delegation.deliberation.missing import MissingRule
-from masrouter.delegation.deliberation.policy import deliberate
 from masrouter.delegation.deliberation.sampled import (
     Sample,
     SampledQuery,

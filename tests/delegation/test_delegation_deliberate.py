@@ -13,8 +13,8 @@ from tests.delegation.scripted import DOWN, PRICE, PROMPT_TOKENS, Said, Scripted
 
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.deliberating import Deliberation, deliberate
 from masrouter.delegation.deliberation.missing import MissingRule
-from masrouter.delegation.deliberation.policy import Deliberation, deliberate
 from masrouter.delegation.episodes.credit import credit
 from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.query import read_query

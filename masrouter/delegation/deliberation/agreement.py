@@ -7,7 +7,7 @@ show their steps, the verdict names the first on which they differ, as SAND (Xia
 2507.07441) deliberates only where an agent's sampled actions differ; whether the steps before it
 are handed on is its user's choice (`deliberate(hand_over=True)`), which did not pay when measured.
 
-Not here: who is asked (`policy`), and which rule pays (`calibration`).
+Not here: who is asked (`deliberating`), and which rule pays (`calibration`).
 """
 
 from __future__ import annotations
