@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,11 +23,13 @@ from masrouter.errors import CallError, ConfigError
 from masrouter.llms import Providers
 from masrouter.llms.simulated import SimulatedProvider
 from masrouter.problems import CodeTests, Problem, read_problems, simulated_task, with_wrong_answers
+from masrouter.problems.simulation import gapped_task
 from masrouter.sandbox import Sandbox
 from masrouter.strict_yaml import did_you_mean
 from masrouter.types import Agent, Plan, RoutingDecision
 
 if TYPE_CHECKING:
+    from masrouter.delegation.deliberation.gaps import Gap
     from masrouter.router import Router
 
 SIMULATED = "simulated"
@@ -38,11 +40,17 @@ _TIMES = re.compile(r"(\d{1,2})x\s+(.+)")
 
 
 def chat_model(
-    llm: str, problems: Sequence[Problem], catalog: Catalog, *, seed: int = 0
+    llm: str,
+    problems: Sequence[Problem],
+    catalog: Catalog,
+    *,
+    seed: int = 0,
+    gaps: Mapping[str, Gap] | None = None,
 ) -> ServingModel:
     """The model behind `--llm`: `simulated`, in world `seed`, or a providers file.
 
     Problems without wrong answers get some for the simulated provider, derived by mutation.
+    gaps: by problem id, a form of the problem that the simulated provider has to know as well.
     """
     if llm != SIMULATED:
         return Providers.load(llm, catalog=catalog)
@@ -52,7 +60,10 @@ def chat_model(
             "providers file with --llm"
         )
     known = erring(problems)
-    return SimulatedProvider(map(simulated_task, known), catalog=catalog, seed=seed)
+    tasks = [simulated_task(problem) for problem in known]
+    cut = [(p, found) for p in known if (found := (gaps or {}).get(p.problem_id)) is not None]
+    tasks += [gapped_task(problem, found.query, found.lacks) for problem, found in cut]
+    return SimulatedProvider(tasks, catalog=catalog, seed=seed)
 
 
 def erring(problems: Sequence[Problem]) -> list[Problem]:

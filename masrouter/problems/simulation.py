@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from masrouter.errors import ProblemError
 from masrouter.llms.simulated import SimulatedTask
 from masrouter.problems.problem import Problem
@@ -28,3 +30,12 @@ def simulated_task(problem: Problem) -> SimulatedTask:
         right=problem.reference,
         wrong=problem.wrong,
     )
+
+
+def gapped_task(problem: Problem, query: str, lacks: str) -> SimulatedTask:
+    """The same problem asked with a gap: `query` is its text without the part `lacks`.
+
+    A prompt that gives the part, as context, a result or something found, makes it the whole
+    problem again. Raises ProblemError as `simulated_task`, and ConfigError for an empty part.
+    """
+    return replace(simulated_task(problem), query=query, whole=problem.query, lacks=lacks)

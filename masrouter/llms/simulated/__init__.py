@@ -7,8 +7,10 @@ or wrong answer, a plan that hits or misses the point, a critique, a report of f
 what a topology gains or loses comes out of the messages that it really passes.
 
     models.py      what is known of each model        situation.py  what a prompt says
+    tasks.py       what the provider knows            speaking.py   what is said to it
+    questions.py   which task a question is about     steps.py      work in numbered steps
     judgement.py   right or wrong, and why            replies.py    the text of a reply
-    tasks.py       what the provider knows            provider.py   the ChatModel, faults, billing
+    provider.py    the ChatModel, faults, billing
 """
 
 from masrouter.llms.simulated.models import SimulatedModel, published_models

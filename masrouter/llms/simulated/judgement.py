@@ -21,6 +21,10 @@ so that published findings about teams come out as tendencies: samples and votes
 a model is right more often than not (Wang et al. 2023, arXiv 2203.11171), debate helps where
 answers can be checked and may spread errors otherwise (Du et al. 2023, arXiv 2305.14325), and
 self-criticism without feedback from outside helps little (Huang et al. 2024, arXiv 2310.01798).
+
+Where a needed part of the question stands nowhere in the prompt, nobody can do better than guess,
+and no checking tells a right answer from a wrong one; whether a model notices is another matter
+(`finds_missing`).
 """
 
 from __future__ import annotations
@@ -79,6 +83,31 @@ class Weights:
     """How much less able a model is to see what is wrong with an answer than to give one."""
     false_alarm: float = 0.3
     """Share of right answers that a model without any ability would call wrong."""
+    steps: tuple[tuple[str, float], ...] = (("math", 1.0), ("code", 0.5), ("knowledge", 0.5))
+    """Steps of work, beyond two, per grade of difficulty."""
+    strayed: float = 0.3
+    """Most of the times that a model shown a step on the way to a wrong answer does not go on from
+    it; scaled by sigmoid(ability). Finding a mistake in given steps is hard even for models that
+    could mend it (Tyen et al. 2024, arXiv 2311.08516), so that most follow."""
+    guess: float = 0.05
+    """Share of right answers without a needed part; among options, an equal share of them."""
+    gap_noticed: float = -0.3
+    """Log-odds that a model told to name what is missing notices that a needed part is, if it gets
+    half of a domain's tasks right. The level is a guess: about half of the gaps for small models,
+    as it falls between the 40 to 50 % and the high rates at which models picked the right question
+    to ask in logic and in school mathematics (QuestBench, Li et al. 2025, arXiv 2503.22674)."""
+    gap_skill: float = 0.4
+    """Per unit of skill in the domain; little, as abler models hardly abstain more where they
+    should (AbstentionBench, Kirichenko et al. 2025, arXiv 2506.09038)."""
+    gap_reasons: float = -0.6
+    """For models that always reason: training for it made models abstain less, by 24 % in the mean
+    (there); so much is 24 % of a share of 0.6."""
+    gap_spread: float = 1.0
+    """Standard deviation of how readily a model misses something in a task; it belongs to the two,
+    so that asking again does not help."""
+    gap_alarm: float = -2.5
+    """Log-odds that such a model misses something where nothing is missing; skill counts against
+    it as it counts for noticing."""
 
 
 def draws(*key: object) -> random.Random:
@@ -93,6 +122,11 @@ def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x)) if x > -500 else 0.0
 
 
+def log_odds(share: float) -> float:
+    """log(p / (1 - p)) of a share in (0, 1)."""
+    return math.log(share / (1.0 - share))
+
+
 @dataclass(frozen=True, slots=True)
 class Mind:
     """A model in front of one task; `seed` names the simulated world."""
@@ -105,9 +139,12 @@ class Mind:
     def ability(self, situation: Situation) -> float:
         """Log-odds of a right answer, before anybody's answer is weighed."""
         w, task = self.weights, self.task
+        if situation.lacks:
+            share = 1.0 / (1 + len(task.wrong)) if task.has_options else w.guess
+            return log_odds(share) / w.sharpness
         a = self.model.skill(task.domain) - w.step * (task.difficulty - 3.0)
-        a += draws(self.seed, "task", task.query).gauss(0.0, w.task_spread)
-        own = draws(self.seed, "model", self.model.name, task.query)
+        a += draws(self.seed, "task", task.key).gauss(0.0, w.task_spread)
+        own = draws(self.seed, "model", self.model.name, task.key)
         a += own.gauss(0.0, w.model_spread)
         if situation.role_domain is not None:
             a += w.fitting_role if situation.role_domain == task.domain else -w.fitting_role
@@ -118,22 +155,50 @@ class Mind:
             a += w.plan * (hits - misses) / (hits + misses)
         return a
 
-    def sample(self, ability: float, rng: random.Random, excluded: int | None = None) -> int:
-        """One answer drawn afresh; `excluded` is one known not to be it."""
-        if excluded != RIGHT and rng.random() < sigmoid(self.weights.sharpness * ability):
+    def sample(
+        self,
+        ability: float,
+        rng: random.Random,
+        excluded: int | None = None,
+        among: frozenset[int] | None = None,
+    ) -> int:
+        """One answer drawn afresh; `excluded` is one known not to be it.
+
+        among: the answers that are left, at least one; the draw is that without it, given that it
+        falls among them. Where only the excluded one is left, it is that.
+        """
+        right = sigmoid(self.weights.sharpness * ability)
+        if among is not None:
+            return self._among(among - {excluded} or among, right, rng)
+        if excluded != RIGHT and rng.random() < right:
             return RIGHT
         wrong = [i for i in range(1, len(self.task.wrong) + 1) if i != excluded]
         if not wrong:
             return RIGHT if excluded != RIGHT else 1
-        # The order in which mistakes tempt belongs to the task; each next one tempts half as often.
-        order = draws(self.seed, "mistakes", self.task.query).sample(
-            range(1, len(self.task.wrong) + 1), len(self.task.wrong)
-        )
-        tempting = sorted(wrong, key=order.index)
+        tempting = sorted(wrong, key=self._temptations().index)
         return rng.choices(tempting, [0.5**rank for rank in range(len(tempting))])[0]
 
-    def answer(self, situation: Situation, rng: random.Random) -> int:
-        """The answer that the model gives: an index of the task's answers."""
+    def _among(self, left: frozenset[int], right: float, rng: random.Random) -> int:
+        """One of some answers, as likely to each other as they are among all."""
+        order = self._temptations()
+        tempts = {k: 0.5**rank for rank, k in enumerate(order)}
+        likely = {k: (1.0 - right) * tempts[k] / sum(tempts.values()) for k in order}
+        likely[RIGHT] = right
+        answers = sorted(left)
+        return rng.choices(answers, [likely[k] + 1e-300 for k in answers])[0]
+
+    def _temptations(self) -> list[int]:
+        """Wrong answers, each half as tempting as the one before: an order of the task."""
+        wrong = range(1, len(self.task.wrong) + 1)
+        return draws(self.seed, "mistakes", self.task.key).sample(wrong, len(wrong))
+
+    def answer(
+        self, situation: Situation, rng: random.Random, among: frozenset[int] | None = None
+    ) -> int:
+        """The answer that the model gives: an index of the task's answers.
+
+        among: the answers to which the steps that it is shown can lead; None for all.
+        """
         w = self.weights
         ability = self.ability(situation)
         refuted = situation.refuted
@@ -142,9 +207,10 @@ class Mind:
             fresh = situation.own  # nobody asked it to start afresh
         else:
             fresh = self.sample(
-                ability + (w.second_chance if told else 0.0),
+                ability + (w.second_chance if told and not situation.lacks else 0.0),
                 rng,
                 excluded=refuted if situation.tests == "failed" else None,
+                among=among,
             )
         seen = Counter(situation.answers)
         if not seen and situation.own is None:
@@ -153,8 +219,8 @@ class Mind:
         for k in sorted({fresh, *seen, *(() if situation.own is None else (situation.own,))}):
             belief = w.own if k in (situation.own, fresh) else 0.0
             belief += w.peer * math.log2(1 + seen[k])
-            belief += self.evidence(ability, k)
-            belief += draws(self.seed, "conviction", self.model.name, self.task.query, k).gauss(
+            belief += 0.0 if situation.lacks else self.evidence(ability, k)
+            belief += draws(self.seed, "conviction", self.model.name, self.task.key, k).gauss(
                 0.0, w.conviction
             )
             if k == situation.shown:
@@ -176,6 +242,8 @@ class Mind:
             return True
         if situation.shown is None:
             return rng.random() < 0.5
+        if situation.lacks:
+            return rng.random() < w.false_alarm
         if situation.shown == RIGHT:
             return rng.random() < w.false_alarm * sigmoid(-ability)
         scale = dict(w.checkable).get(self.task.domain, 0.5)
@@ -184,6 +252,21 @@ class Mind:
     def hits_the_point(self, situation: Situation, rng: random.Random) -> int:
         """Index of the answer that a plan or part result leads to."""
         return self.sample(self.ability(situation), rng)
+
+    def leaves(self, situation: Situation, rng: random.Random) -> bool:
+        """Whether it turns away from given steps that lead to a wrong answer."""
+        return rng.random() < self.weights.strayed * sigmoid(self.ability(situation))
+
+    def finds_missing(self, situation: Situation, rng: random.Random) -> bool:
+        """Whether it says that the question lacks something, rightly or not."""
+        w = self.weights
+        skill = w.gap_skill * self.model.skill(self.task.domain)
+        struck = draws(self.seed, "gap", self.model.name, self.task.key).gauss(0.0, w.gap_spread)
+        if situation.lacks:
+            odds = w.gap_noticed + skill + struck + (w.gap_reasons if self.model.reasons else 0.0)
+        else:
+            odds = w.gap_alarm - skill + struck
+        return rng.random() < sigmoid(odds)
 
     def _feedback(self, situation: Situation) -> float:
         w = self.weights

@@ -14,7 +14,10 @@ from masrouter.llms.prices import catalog_price
 from masrouter.llms.simulated import replies
 from masrouter.llms.simulated.judgement import Mind, Weights, draws
 from masrouter.llms.simulated.models import SimulatedModel, published_models
-from masrouter.llms.simulated.situation import Situation, question_of, read_situation
+from masrouter.llms.simulated.questions import Asked, Questions
+from masrouter.llms.simulated.situation import question_of, read_situation
+from masrouter.llms.simulated.speaking import say
+from masrouter.llms.simulated.steps import Paths, steps_of
 from masrouter.llms.simulated.tasks import SimulatedTask
 from masrouter.types import Usage
 
@@ -72,7 +75,8 @@ class SimulatedProvider:
         time_scale: float = 0.0,
         weights: Weights | None = None,
     ) -> None:
-        self._tasks = {task.query: task for task in tasks}
+        self._questions = Questions(tasks)
+        self._paths: dict[str, Paths] = {}
         self._models = dict(published_models() if models is None else models)
         self._catalog = Catalog.default() if catalog is None else catalog
         self._seed = seed
@@ -106,11 +110,11 @@ class SimulatedProvider:
                 kind="unknown_model",
                 model=request.model,
             )
-        task = self._task_of(request)
+        asked = self._asked(request)
         if meter is not None:
             meter.reserve()
         try:
-            completion = self._reply(model, task, request)
+            completion = self._reply(model, asked, request)
             latency = completion.latency_s * self._time_scale
             if timeout_s is not None and latency > timeout_s:
                 await asyncio.sleep(timeout_s)
@@ -137,28 +141,27 @@ class SimulatedProvider:
                 on_text(word)
         return completion
 
-    def _task_of(self, request: ChatRequest) -> SimulatedTask:
+    def _asked(self, request: ChatRequest) -> Asked:
         question = question_of(request)
-        task = None if question is None else self._tasks.get(question)
-        if task is None:
+        asked = None if question is None else self._questions.read(question)
+        if asked is None:
             what = "no <question>" if question is None else f"the question {question[:60]!r}"
             raise CallError(
-                f"the simulated provider knows {len(self._tasks)} questions, and the prompt has "
-                f"{what}; give it the problems as tasks, or ask a real provider",
+                f"the simulated provider knows {len(self._questions)} questions, and the prompt "
+                f"has {what}; give it the problems as tasks, or ask a real provider",
                 kind="rejected",
                 model=request.model,
             )
-        return task
+        return asked
 
-    def _reply(
-        self, model: SimulatedModel, task: SimulatedTask, request: ChatRequest
-    ) -> Completion:
+    def _reply(self, model: SimulatedModel, asked: Asked, request: ChatRequest) -> Completion:
         rng = draws(self._seed, "call", request.digest())
         fault = self._faults.pick(rng)
         if fault is not None and fault != "garbage":
             raise _fault(fault, request.model)
-        situation = read_situation(request, task, self._catalog.roles)
-        text, thought = self._say(Mind(model, task, self._seed, self._weights), situation, rng)
+        situation = read_situation(request, asked, self._catalog.roles)
+        mind = Mind(model, asked.task, self._seed, self._weights)
+        text, thought = say(mind, situation, rng, lambda: self._paths_of(asked.task))
         if fault == "garbage":
             text = replies.garbage(rng)
         visible = _tokens(text)
@@ -180,34 +183,12 @@ class SimulatedProvider:
             latency_s=_FIRST_TOKEN_S + completion / model.tokens_per_s,
         )
 
-    def _say(self, mind: Mind, situation: Situation, rng: random.Random) -> tuple[str, int]:
-        """The text, and the hidden tokens spent on it."""
-        task = mind.task
-        if situation.act == "critique":
-            wrong = mind.calls_wrong(situation, rng)
-            index = mind.hits_the_point(situation, rng)
-            text = replies.critique(task, wrong, index, rng)
-        elif situation.act == "plan":
-            index = mind.hits_the_point(situation, rng)
-            text = replies.plan(task, index, rng)
-        elif situation.act == "decompose":
-            index = mind.hits_the_point(situation, rng)
-            text = replies.subtasks(task, index, situation.most_subtasks, rng)
-        elif situation.act == "subtask":
-            index = mind.hits_the_point(situation, rng)
-            text = replies.subtask_result(task, index, rng)
-        else:
-            index = mind.answer(situation, rng)
-            text = replies.answer(task, index, situation.asks_reasoning, rng)
-            if situation.act == "delegate" and not situation.has_results:
-                # Who doubts the own answer hands the work out; the doubt is as good as the model.
-                if mind.calls_wrong(situation.showing(index), rng):
-                    text = replies.delegations(task, index, situation.workers, rng)
-            elif situation.asks_missing:
-                unsure = mind.calls_wrong(situation.showing(index), rng)
-                text = f"{text}\n{replies.missing(unsure)}"
-        share = replies.hidden_share(task.difficulty, index) * rng.uniform(0.5, 1.5)
-        return text, round(mind.model.thinking_tokens * share)
+    def _paths_of(self, task: SimulatedTask) -> Paths:
+        """Kept, as to word every step of a task takes longer than a reply."""
+        if task.query not in self._paths:
+            steps = steps_of(task, self._weights.steps)
+            self._paths[task.query] = Paths(task, self._seed, steps=steps)
+        return self._paths[task.query]
 
 
 def _tokens(text: str) -> int:

@@ -11,6 +11,7 @@ import random
 import re
 
 from masrouter.answers import final_answer
+from masrouter.llms.simulated.steps import Paths, content_words
 from masrouter.llms.simulated.tasks import RIGHT, SimulatedTask
 
 _OPENERS = {
@@ -28,6 +29,10 @@ _STEPS = (
 )
 WORDS_OF_REASONING = {"code": 70, "math": 130, "knowledge": 80}
 """About how many words a model spends on reasoning when it is asked to."""
+UNKNOWABLE = "This stands nowhere in what is given, and I cannot know it."
+"""Of a model that is asked for what a question lacks."""
+_ONE_NAMED = 0.7
+"""Share of the times that a model names one thing as missing, and not two; an assumption."""
 
 
 def reasoning(task: SimulatedTask, words: int, rng: random.Random) -> str:
@@ -54,6 +59,20 @@ def answer(task: SimulatedTask, index: int, reason: bool, rng: random.Random) ->
     working = reasoning(task, round(words), rng)
     opener = _OPENERS.get(task.domain, _OPENERS["knowledge"])
     return "\n\n".join(part for part in (opener, working, text) if part)
+
+
+def in_steps(task: SimulatedTask, index: int, paths: Paths, behind: int, rng: random.Random) -> str:
+    """An answer worked out in numbered steps, behind so many that are settled.
+
+    As long as free working on what is left: whether steps save words is not known, so they do not.
+    """
+    lines = paths.lines(index, rng, behind=behind)
+    left = len(lines) / paths.steps
+    words = left * WORDS_OF_REASONING.get(task.domain, 80) * rng.uniform(0.5, 1.5)
+    working = reasoning(task, round(words) - sum(len(line.split()) for line in lines), rng)
+    return "\n\n".join(
+        part for part in (working, "\n".join(lines), answer(task, index, False, rng)) if part
+    )
 
 
 def critique(task: SimulatedTask, wrong: bool, leads_to: int, rng: random.Random) -> str:
@@ -113,6 +132,47 @@ def subtask_result(task: SimulatedTask, leads_to: int, rng: random.Random) -> st
 def missing(wrong: bool) -> str:
     """The line that names what a draft lacks."""
     return f"Missing: {'a case that the draft does not handle' if wrong else 'nothing'}"
+
+
+def gap(task: SimulatedTask, rng: random.Random) -> str:
+    """Lines that name what a question lacks, by what stands around it; nobody knows more of it."""
+    functions = re.findall(r"\bdef (\w+)\(", task.query)
+    before, found, after = task.key.partition(task.lacks)
+    asked = _sentences(task.query)[-1:]
+    if functions:
+        named = [f"what {functions[-1]} is to do", f"the description of {functions[-1]}"]
+    elif re.match(r"[A-J]\) ", task.lacks.strip()):
+        words = _named([content_words(" ".join(asked))], rng)
+        named = [f"the options to choose from on {words}", f"the list of answers about {words}"]
+    else:
+        near = [*_sentences(before)[-1:], *_sentences(after)[:1]] if found else asked
+        vocabulary = [content_words(" ".join(near)), content_words(" ".join(asked))]
+        named = [
+            f"what is said about {_named(vocabulary, rng)}",
+            f"what holds for {_named(vocabulary, rng)}",
+            f"a statement on {_named(vocabulary, rng)}",
+        ]
+    # Models that miss something often name more than one thing.
+    count = 1 if rng.random() < _ONE_NAMED else 2
+    return "\n".join(f"Missing: {name}" for name in rng.sample(named, count))
+
+
+def no_gap(task: SimulatedTask, rng: random.Random) -> str:
+    """The line of who misses something where nothing is missing."""
+    return f"Missing: what is meant by {_named([content_words(task.query)], rng)}"
+
+
+def _named(vocabulary: list[list[str]], rng: random.Random) -> str:
+    """Two words from each list, or all of them where there are fewer."""
+    words = [word for words in vocabulary for word in rng.sample(words, min(2, len(words)))]
+    words = list(dict.fromkeys(words)) or ["the", "task"]
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def _sentences(text: str) -> list[str]:
+    """Sentences and lines; options are none."""
+    parts = (part.strip() for part in re.split(r"(?<=[.?!])\s+|\n+", text))
+    return [part for part in parts if part and not re.match(r"[A-J]\) ", part)]
 
 
 def garbage(rng: random.Random) -> str:

@@ -1,7 +1,9 @@
 """What a prompt says, as the simulated provider understands it.
 
 Only the text counts: the marked parts of the messages (masrouter.sections) and the form of reply
-that the last instruction asks for. Nothing is known of the team or the topology behind it.
+that the last instruction asks for. Nothing is known of the team or the topology behind it. What a
+delegated question says behind the task counts as well: its parts as parts of the prompt, the rest
+as an instruction (masrouter.llms.simulated.questions).
 """
 
 from __future__ import annotations
@@ -13,16 +15,23 @@ from typing import Literal
 
 from masrouter.catalog import RoleEntry
 from masrouter.llms.chat import ChatRequest
-from masrouter.llms.simulated.tasks import SimulatedTask
+from masrouter.llms.simulated.questions import Asked
 from masrouter.sections import Section, read_sections
 
-Act = Literal["answer", "critique", "plan", "decompose", "subtask", "delegate"]
+Act = Literal[
+    "answer", "critique", "plan", "decompose", "subtask", "delegate", "name_missing", "supply"
+]
+Form = Literal["free", "steps", "next_step"]
 
 _REASONING = re.compile(
     r"step by step|deriv|think|reason|argu|solve|compar|weigh|defend|mend|check|prove|judge",
     re.IGNORECASE,
 )
 _PASSED = re.compile(r"\s*All \d+ examples\b.{0,40}\bpass(?:ed)?\b")
+_HINTING = ("plan", "result", "subtask", "context", "found", "given")
+"""Parts that can hold a hint at an answer."""
+_GIVING = ("context", "result", "found", "given")
+"""Parts that can hold what a question lacks."""
 _NOT_AN_ANSWER = re.compile(r"leave the answer to|do not answer|do not solve", re.IGNORECASE)
 
 
@@ -36,8 +45,16 @@ class Situation:
     """The catalog's role whose prompt the system message begins with."""
     role_domain: str | None
     asks_reasoning: bool
+    form: Form
+    """Of an answer: as it comes, in numbered steps, or the next step alone."""
+    steps: tuple[str, ...]
+    """Steps that are settled, as the prompt shows them."""
     asks_missing: bool
-    """The reply should end by naming what is missing."""
+    """The reply should end by naming what the answer is missing."""
+    asks_gaps: bool
+    """The reply should end by naming what the question lacks."""
+    lacks: bool
+    """The question has a gap, and what was cut stands nowhere in the prompt."""
     most_subtasks: int
     workers: int
     """Agents to whom parts may be handed."""
@@ -73,13 +90,15 @@ def question_of(request: ChatRequest) -> str | None:
     return found[-1] if found else None
 
 
-def read_situation(
-    request: ChatRequest, task: SimulatedTask, roles: Mapping[str, RoleEntry]
-) -> Situation:
+def read_situation(request: ChatRequest, asked: Asked, roles: Mapping[str, RoleEntry]) -> Situation:
     """Understand a request about a task."""
+    task = asked.task
     system = "\n".join(m.content for m in request.messages if m.speaker == "system")
-    sections = _sections(request)
+    around = _sections(request)
+    sections = [*asked.parts, *around]
     instruction = _instruction(request)
+    said = f"{instruction}\n{asked.instruction}"
+    form = _form(said)
     role = _role_of(system, roles)
     own: int | None = None
     shown: int | None = None
@@ -103,19 +122,27 @@ def read_situation(
             verdicts.append(not part.text.strip().rstrip(".").lower().endswith("nothing"))
         elif part.name == "test_report":
             tests = "passed" if _PASSED.match(part.text) else "failed"
-        elif part.name in ("plan", "result", "subtask"):
+        elif part.name in _HINTING:
             right, wrong = task.hints_in(part.text)
             right_hints += right
             wrong_hints += wrong
     return Situation(
-        act=_act(instruction),
+        act=_act_on(asked, _act(instruction)),
         role=role.name if role else None,
         role_domain=role.domain if role else None,
-        asks_reasoning=bool(_REASONING.search(system + instruction)),
+        asks_reasoning=form != "free" or bool(_REASONING.search(system + said)),
+        form=form,
+        steps=tuple(
+            line for s in sections if s.name == "steps_so_far" for line in s.text.splitlines()
+        ),
         asks_missing="Missing:" in instruction,
+        asks_gaps="Missing:" in asked.instruction,
+        lacks=task.lacks_still(
+            [asked.instruction, *(s.text for s in sections if s.name in _GIVING)]
+        ),
         most_subtasks=_most_subtasks(instruction),
-        workers=sum(len(s.text.splitlines()) for s in sections if s.name == "agents"),
-        has_results=any(s.name == "result" for s in sections),
+        workers=sum(len(s.text.splitlines()) for s in around if s.name == "agents"),
+        has_results=any(s.name == "result" for s in around),
         answers=tuple(peers),
         own=own,
         shown=shown,
@@ -148,6 +175,19 @@ def _act(instruction: str) -> Act:
     if _NOT_AN_ANSWER.search(instruction):
         return "plan"
     return "answer"
+
+
+def _act_on(asked: Asked, act: Act) -> Act:
+    """The same, where a question asks something about a task instead of the task."""
+    if not asked.about or act != "answer":
+        return act
+    return "name_missing" if "Missing:" in asked.instruction else "supply"
+
+
+def _form(said: str) -> Form:
+    if "only the next step" in said:
+        return "next_step"
+    return "steps" if "numbered steps" in said else "free"
 
 
 def _most_subtasks(instruction: str) -> int:

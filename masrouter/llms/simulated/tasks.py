@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from masrouter.answers import answer_key
@@ -18,7 +18,7 @@ class SimulatedTask:
     """One question that the provider can be asked."""
 
     query: str
-    """Exactly as it stands in a prompt's <question>."""
+    """Exactly as it stands in a prompt's <question>, where more may follow it."""
     domain: str
     """`code`, `math`, `knowledge`."""
     difficulty: float
@@ -27,12 +27,21 @@ class SimulatedTask:
     """A right answer as a model would write it."""
     wrong: tuple[str, ...]
     """Wrong ones; at least one."""
+    whole: str = ""
+    """The question with the part that `query` lacks; empty where it lacks none."""
+    lacks: str = ""
+    """The part that was cut out, which a prompt may give elsewhere."""
     _keys: Mapping[str, int] = field(init=False, repr=False, compare=False)
     _hints: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.wrong:
             raise ConfigError(f"simulated task {self.query[:60]!r}: it needs a wrong answer too")
+        if bool(self.whole.strip()) != bool(self.lacks.strip()):
+            raise ConfigError(
+                f"simulated task {self.query[:60]!r}: a question with a gap needs `whole`, the "
+                "question without it, and `lacks`, the part that was cut; any other has neither"
+            )
         answers = (self.right, *self.wrong)
         keys: dict[str, int] = {}
         for index, text in enumerate(answers):
@@ -40,6 +49,24 @@ class SimulatedTask:
             keys.setdefault(answer_key(text), index)
         object.__setattr__(self, "_keys", keys)
         object.__setattr__(self, "_hints", tuple(_hint(i, answers) for i in range(len(answers))))
+
+    @property
+    def key(self) -> str:
+        """What chance goes by: a question with a gap is the same task as the whole one."""
+        return self.whole or self.query
+
+    @property
+    def has_options(self) -> bool:
+        """Whether its answers are letters of options."""
+        return all(key.startswith("option ") for key in self._keys)
+
+    def lacks_still(self, given: Iterable[str]) -> bool:
+        """Whether its question has a gap that none of the texts given fills, whatever their layout.
+
+        The part counts as given where it stands in a text word for word.
+        """
+        part = " ".join(self.lacks.split())
+        return bool(part) and not any(part in " ".join(text.split()) for text in given)
 
     def answer(self, index: int) -> str:
         """Text of an answer: RIGHT, or a wrong one from 1."""
