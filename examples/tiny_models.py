@@ -47,7 +47,6 @@ def make_summariser(folder: Path) -> Path:
 def _make(folder: Path, words: Sequence[str], target: Callable[[Sequence[str]], list[str]]) -> Path:
     tokenizer = _tokenizer([*words, *sorted(set(target(words)) - set(words))])
     torch.manual_seed(0)
-    numbers = random.Random(0)
     model = MarianMTModel(
         MarianConfig(
             vocab_size=len(tokenizer), d_model=48, init_std=0.2, dropout=0.0,
@@ -57,6 +56,25 @@ def _make(folder: Path, words: Sequence[str], target: Callable[[Sequence[str]], 
             pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, forced_eos_token_id=None,
         )
     )  # fmt: skip
+    threads = torch.get_num_threads()
+    # So small a model gains nothing from threads, and on a busy machine they wait for each other.
+    torch.set_num_threads(1)
+    try:
+        _train(model, tokenizer, words, target)
+    finally:
+        torch.set_num_threads(threads)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _train(
+    model: MarianMTModel,
+    tokenizer: PreTrainedTokenizerFast,
+    words: Sequence[str],
+    target: Callable[[Sequence[str]], list[str]],
+) -> None:
+    numbers = random.Random(0)
     steps = 340
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=steps)
@@ -73,9 +91,6 @@ def _make(folder: Path, words: Sequence[str], target: Callable[[Sequence[str]], 
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def _tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 from tests.delegation.matching_requests import DESCRIPTIONS, EXAMPLES, REQUESTS
+from tests.delegation.matching_work import work_requests
+from tests.delegation.scripted import ScriptedModel
 
+from masrouter.delegation.delegator import Delegator
+from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.policies.specs import Match as Policy
 from masrouter.delegation.tasks import Task
-from masrouter.delegation.workers.matching import match_workers, plan_steps, split_steps
+from masrouter.delegation.workers.matching import (
+    MatchingRule,
+    match_workers,
+    plan_steps,
+    split_steps,
+)
 from masrouter.delegation.workers.worker import Worker
+from masrouter.delegation.workers.worker_file import read_worker_file
 from masrouter.encoder import Encoder, HashingEncoder, load_encoder
 from masrouter.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def workers(*names: str, examples: bool = False) -> list[Worker]:
@@ -20,6 +39,10 @@ def workers(*names: str, examples: bool = False) -> list[Worker]:
         )
         for name in names or DESCRIPTIONS
     ]  # fmt: skip
+
+
+def rule(chat_weight: float) -> MatchingRule:
+    return MatchingRule(0.0, chat_weight, "hashing-256-v1")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +69,21 @@ class TestMatching:
         said = {text for own in EXAMPLES.values() for text in own} | set(DESCRIPTIONS.values())
         assert not said & {text for text, _ in REQUESTS}
 
+    def test_the_requests_with_answers_are_judged_as_they_are_said_to_be(self) -> None:
+        made = work_requests()
+        assert made == work_requests()
+        assert len({one.text for one in made}) == len(made) == 150
+        kinds = Counter(one.worker for one in made)
+        assert kinds.pop(None) == 24
+        assert set(kinds.values()) == {21}
+        small = read_worker_file(ROOT / "examples" / "workers.yaml")
+        said = {text for worker in small for text in worker.examples}
+        assert kinds.keys() == {worker.name for worker in small}
+        for one in made:
+            assert one.text not in said
+            assert one.grader.grade(f"Answer: {one.right}", None).score == 1.0
+            assert not any(one.grader.grade(f"Answer: {w}", None).score for w in one.wrong)
+
     def test_a_match_says_how_near_each_worker_is(self, meaning: Encoder) -> None:
         match, none = match_workers(
             ["Translate this letter into French.", "Write a sonnet."],
@@ -58,16 +96,61 @@ class TestMatching:
         assert none.worker is None
         assert none.nearest in ("translator", "weather")
 
-    def test_the_threshold_is_one_encoders_own(self) -> None:
+    def test_a_rule_is_one_encoders_own(self) -> None:
         hashing = HashingEncoder(256)
-        with pytest.raises(ConfigError, match="no threshold is known for the encoder 'hashing-256"):
+        with pytest.raises(ConfigError, match="all-MiniLM-L6-v2', and this one is 'hashing-256-v1"):
             match_workers(["x"], workers(), hashing)
         text = DESCRIPTIONS["weather"]
-        assert match_workers([text], workers(), hashing, threshold=0.5)[0].worker == "weather"
-        assert match_workers([text], workers(), hashing, threshold=1.1)[0].worker is None
-        assert match_workers([], workers(), hashing, threshold=0.5) == []
+        rule = MatchingRule(0.5, 0.5, "hashing-256-v1")
+        assert match_workers([text], workers(), hashing, rule=rule)[0].worker == "weather"
+        never = replace(rule, threshold=1.1)
+        assert match_workers([text], workers(), hashing, rule=never)[0].worker is None
+        assert match_workers([], workers(), hashing, rule=rule) == []
         with pytest.raises(ConfigError, match="no workers"):
-            match_workers(["x"], [], hashing, threshold=0.5)
+            match_workers(["x"], [], hashing, rule=rule)
+
+    def test_the_weight_of_chat_work_counts_against_a_worker(self) -> None:
+        hashing = HashingEncoder(256)
+        (free,) = match_workers(["Explains it."], workers("ocr"), hashing, rule=rule(0.0))
+        (half,) = match_workers(["Explains it."], workers("ocr"), hashing, rule=rule(0.5))
+        assert free.score == pytest.approx(free.cosines["ocr"])
+        assert half.score == pytest.approx(free.score - 0.5 * free.chat)
+        assert free.chat > 0
+
+    @pytest.mark.parametrize(
+        ("name", "fits"),
+        [
+            ("all-MiniLM-L6-v2", True),
+            ("all-MiniLM-L6-v2@0123", True),
+            ("all-MiniLM-L6-v2@0123+windows64", True),
+            ("all-MiniLM-L6", False),
+            ("all-MiniLM-L6-v2@01", False),
+        ],
+    )
+    def test_a_rule_names_weights_or_leaves_them_open(self, name: str, fits: bool) -> None:
+        class Named(HashingEncoder):
+            identity = "all-MiniLM-L6-v2@0123+windows64"
+
+            def __init__(self) -> None:
+                """Without a dimension."""
+
+        assert MatchingRule(0.2, 0.5, name).is_for(Named()) is fits
+
+    @pytest.mark.parametrize(
+        ("values", "why"),
+        [
+            ((float("nan"), 0.5, "e"), "threshold"),
+            (("1", 0.5, "e"), "threshold"),
+            ((3, 0.5, "e"), "threshold"),
+            ((0.2, -0.1, "e"), "chat_weight"),
+            ((0.2, True, "e"), "chat_weight"),
+            ((0.2, 0.5, ""), "encoder"),
+            ((0.2, 0.5, None), "encoder"),
+        ],
+    )
+    def test_a_rule_that_cannot_be_meant_is_refused(self, values: Any, why: str) -> None:
+        with pytest.raises(ConfigError, match=f"matching: {why}: expected"):
+            MatchingRule(*values)
 
 
 class TestSteps:
@@ -163,6 +246,39 @@ class TestPlans:
         assert first.model == "translator"
         assert (second.model, second.needs) == ("auto", ("step-1",))
         assert second.goal == "solve x + 1 = 2; then write a poem about it"
+
+    def test_a_worker_that_takes_the_goal_alone_finds_the_material_there(
+        self, meaning: Encoder
+    ) -> None:
+        translator = replace(workers("translator")[0], takes="goal")
+        goal = "Translate this letter into Polish:\n\nDear Bo"
+        (only,) = plan_steps(goal, [translator], meaning, context="c")
+        assert (only.goal, only.context, only.model) == (goal, "c", "translator")
+        first, second = plan_steps(
+            "Translate this letter into Polish, then write a poem:\n\nDear Bo", [translator],
+            meaning, context="c",
+        )  # fmt: skip
+        assert first.goal == "Translate this letter into Polish\n\nDear Bo"
+        assert (first.context, second.goal, second.context) == ("c", "write a poem", "")
+
+    @pytest.mark.parametrize(
+        ("goal", "context", "answer"),
+        [
+            ("How many words are in this text?\n\nthe quick brown fox", "", "4"),
+            ("How many words are in this text?", "the quick brown fox", "4"),
+            ("Sort these words alphabetically:\npear\napple", "", "apple, pear"),
+            ("Calculate this:\n\n12 * 5", "", "60"),
+            ("What day of the week was 2001-09-11?", "Written on 2020-01-01.", "Tuesday"),
+        ],
+    )
+    def test_the_example_workers_do_what_a_user_tries_first(
+        self, meaning: Encoder, goal: str, context: str, answer: str
+    ) -> None:
+        small = read_worker_file(ROOT / "examples" / "workers.yaml")
+        settings = Settings(policies={"fitting": Policy(otherwise="nobody", fall_back=False)})
+        to = Delegator(ScriptedModel({"nobody": "?"}), settings, workers=small, encoder=meaning)
+        result = asyncio.run(to.delegate_task(Task(goal, context, model="fitting")))
+        assert (result.answer, result.error) == (answer, None)
 
     def test_a_request_that_fits_nobody_stays_as_it_was(self, meaning: Encoder) -> None:
         goal = "Prove the lemma and write a poem about it:\n\nLemma."

@@ -231,6 +231,7 @@ class TestFailures:
             (lambda text: 7, "bad_response", "gave int where text was expected"),
             (lambda text: Produced(7), "bad_response", "gave Produced"),
             (lambda text: " \n", "empty", "gave no text"),
+            (lambda text: "x" * 1_000_001, "bad_response", "gave 1,000,001 characters"),
         ],
     )
     def test_whatever_goes_wrong_is_a_worker_error(self, run: Any, kind: str, why: str) -> None:
@@ -238,6 +239,11 @@ class TestFailures:
         assert (error.kind, error.model, error.attempts) == (kind, "shouter", 1)
         assert str(error).startswith("worker 'shouter': ")
         assert why in str(error)
+
+    def test_a_result_may_be_as_long_as_the_worker_says(self) -> None:
+        assert run_of(worker(lambda text: "x" * 9, max_characters=9), "go").answer == "x" * 9
+        told = str(failure_of(worker(lambda text: "x" * 10, max_characters=9)))
+        assert told == "worker 'shouter': gave 10 characters, and 9 are taken (its max_characters)"
 
     def test_its_own_words_are_shown_on_one_line(self) -> None:
         def bad(text: str) -> str:
@@ -288,6 +294,7 @@ class TestFailures:
             ({"deadline_s": 0}, "deadline_s"),
             ({"context_window": 0}, "context_window"),
             ({"examples": "one"}, "examples"),
+            ({"max_characters": 0}, "max_characters"),
         ],
     )
     def test_what_cannot_be_meant_is_refused(self, options: Any, why: str) -> None:

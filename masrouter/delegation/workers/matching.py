@@ -22,13 +22,6 @@ from masrouter.delegation.workers.worker import Worker
 from masrouter.encoder import Encoder
 from masrouter.errors import ConfigError
 
-MEASURED_ENCODER = "all-MiniLM-L6-v2"
-THRESHOLD = 0.20
-"""Of `Match.score`; for `MEASURED_ENCODER` chosen by cross-validation on 100 labelled requests to
-10 workers (tests/benchmarks/bench_delegation_matching.py)."""
-CHAT_WEIGHT = 0.5
-"""How much nearness to a chat model's work speaks against a worker; chosen with the threshold."""
-
 CHAT_WORK = (
     "Writes, explains and fixes computer programs.",
     "Solves problems of mathematics and logic.",
@@ -40,6 +33,39 @@ CHAT_WORK = (
 
 
 @dataclass(frozen=True, slots=True)
+class MatchingRule:
+    """From when on a worker is near enough to a request. Raises ConfigError for what cannot be."""
+
+    threshold: float
+    """Of `Match.score`: a worker fits from it on."""
+    chat_weight: float
+    """How much nearness to a chat model's work speaks against a worker, in [0, 1]."""
+    encoder: str
+    """In whose space: the beginning of its identity, such as its name."""
+
+    def __post_init__(self) -> None:
+        for key, low, high in (("threshold", -2.0, 2.0), ("chat_weight", 0.0, 1.0)):
+            value = getattr(self, key)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and low <= value <= high):
+                raise ConfigError(f"matching: {key}: expected [{low:g}, {high:g}], got {value!r}")
+        if not isinstance(self.encoder, str) or not self.encoder:
+            raise ConfigError(f"matching: encoder: expected a name, got {self.encoder!r}")
+
+    def is_for(self, encoder: Encoder) -> bool:
+        """Whether the rule was chosen in this encoder's space."""
+        name, identity = self.encoder, encoder.identity
+        return identity == name or identity.startswith((f"{name}@", f"{name}+"))
+
+
+MEASURED = MatchingRule(threshold=0.2, chat_weight=0.5, encoder="all-MiniLM-L6-v2")
+"""Chosen on 100 labelled requests to 10 workers, and on the outcomes of 300 requests of which half
+are for 6 workers that really run and refuse what they do not understand, after which a model is
+asked (tests/benchmarks/bench_delegation_matching.py). Where nobody is asked next, and for requests,
+workers and models of another kind, choose a rule: `deliberation.calibrate_matching`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """How workers fit a request."""
 
@@ -48,9 +74,11 @@ class Match:
     nearest: str
     """The one that comes nearest, whether it fits or not."""
     score: float
-    """Its cosine less `CHAT_WEIGHT` times that of a chat model's work."""
+    """Its cosine less the rule's weight times that of a chat model's work."""
     cosines: Mapping[str, float]
     """Of each worker, in their order."""
+    chat: float
+    """Cosine of the chat model's work that comes nearest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +96,21 @@ def match_workers(
     workers: Sequence[Worker],
     encoder: Encoder,
     *,
-    threshold: float | None = None,
+    rule: MatchingRule | None = None,
 ) -> list[Match]:
     """The match of each request, encoded together.
 
-    threshold: a worker fits from this score on; None takes the one measured for all-MiniLM-L6-v2.
-    Raises ConfigError without workers, or without a threshold for another encoder.
+    rule: when a worker fits; None takes the one measured for all-MiniLM-L6-v2.
+    Raises ConfigError without workers, or for another encoder than the rule's.
     """
     if not workers:
         raise ConfigError("match_workers: there are no workers; give at least one")
-    if threshold is None:
-        if encoder.identity.partition("@")[0] != MEASURED_ENCODER:
-            raise ConfigError(
-                f"match_workers: no threshold is known for the encoder {encoder.identity!r}; "
-                f"give one, or use {MEASURED_ENCODER}"
-            )
-        threshold = THRESHOLD
+    rule = MEASURED if rule is None else rule
+    if not rule.is_for(encoder):
+        raise ConfigError(
+            f"match_workers: the rule is for the encoder {rule.encoder!r}, and this one is "
+            f"{encoder.identity!r}; give a rule that was chosen with it, or use {rule.encoder}"
+        )
     if not requests:
         return []
     texts = [[worker.description, *worker.examples] for worker in workers]
@@ -97,10 +124,11 @@ def match_workers(
     found = []
     for row, against in zip(near, chat, strict=True):
         best = int(row.argmax())
-        score = float(row[best] - CHAT_WEIGHT * against)
+        score = float(row[best] - rule.chat_weight * against)
         name = workers[best].name
         by_name = {worker.name: float(x) for worker, x in zip(workers, row, strict=True)}
-        found.append(Match(name if score >= threshold else None, name, score, by_name))
+        fits = name if score >= rule.threshold else None
+        found.append(Match(fits, name, score, by_name, float(against)))
     return found
 
 
@@ -111,13 +139,13 @@ def plan_steps(
     *,
     context: str = "",
     otherwise: str | None = None,
-    threshold: float | None = None,
+    rule: MatchingRule | None = None,
 ) -> tuple[Task, ...]:
     """A request as tasks that need each other in turn, each for the worker that fits it.
 
     The first task is given `context` and the request's own material, each further one the answer
     before it. Neighbouring steps for one worker, or for none, stay one task; a request in which no
-    step fits a worker stays whole.
+    step fits a worker stays whole. A first worker that takes the goal alone has the material there.
 
     otherwise: the model of steps that no worker fits; None leaves it to the delegation.
     Raises ConfigError as `match_workers`, and for a request without text.
@@ -125,7 +153,7 @@ def plan_steps(
     if not goal.strip():
         raise ConfigError("plan_steps: the goal is empty; say what is to be done")
     found = split_steps(goal)
-    matches = match_workers(found.steps, workers, encoder, threshold=threshold)
+    matches = match_workers(found.steps, workers, encoder, rule=rule)
     if all(match.worker is None for match in matches):
         return (Task(goal, context=context, model=otherwise, id="step-1"),)
     joined: list[tuple[str, str | None]] = []
@@ -134,17 +162,25 @@ def plan_steps(
             joined[-1] = (f"{joined[-1][0]}; then {step}", match.worker)
         else:
             joined.append((step, match.worker))
-    material = "\n\n".join(text for text in (context, found.material) if text.strip())
+    material = found.material
+    takes = {worker.name: worker.takes for worker in workers}
+    if takes.get(joined[0][1] or "") == "goal":
+        whole = goal if len(joined) == 1 else _joined(joined[0][0], material)
+        joined[0], material = (whole, joined[0][1]), ""
     return tuple(
         Task(
             step,
-            context=material if position == 1 else "",
+            context=_joined(context, material) if position == 1 else "",
             model=worker or otherwise,
             id=f"step-{position}",
             needs=() if position == 1 else (f"step-{position - 1}",),
         )
         for position, (step, worker) in enumerate(joined, 1)
     )
+
+
+def _joined(*texts: str) -> str:
+    return "\n\n".join(text for text in texts if text.strip())
 
 
 _VERBS = (

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,8 @@ class StdioServer:
     arguments: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to a few harmless variables; nothing else of this process's is passed on."""
+    inherited: Sequence[str] = ()
+    """Names of variables that are passed on all the same, such as a key's; read at every start."""
     folder: str | Path | None = None
 
 
@@ -52,6 +54,15 @@ class HttpServer:
     url: str
     key_env: str | None = None
     """The environment variable that holds its key, read at every connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetTool:
+    """A tool whose schema is known."""
+
+    description: str
+    """The server's own; may be empty."""
+    run: Callable[[str], Awaitable[Produced]]
 
 
 async def mcp_worker(
@@ -82,6 +93,28 @@ async def mcp_worker(
     Raises ConfigError where the server cannot be met, has no such tool, or the tool cannot be
     called with one text and `fixed` by its schema.
     """
+    met = await meet_tool(
+        server, tool, name=name, argument=argument, fixed=fixed, deadline_s=deadline_s
+    )
+    said = description or met.description
+    if not said.strip():
+        raise ConfigError(f"worker {name!r}: MCP tool {tool!r}: it has no description; give one")
+    return Worker(
+        name=name, description=said, run=met.run, takes=takes, usd_per_call=usd_per_call,
+        max_concurrency=max_concurrency, deadline_s=deadline_s, examples=examples,
+    )  # fmt: skip
+
+
+async def meet_tool(
+    server: StdioServer | HttpServer | Client,
+    tool: str,
+    *,
+    name: str,
+    argument: str | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    deadline_s: float = CALL_S,
+) -> MetTool:
+    """Ask a server for a tool's schema. Arguments and errors as of `mcp_worker`."""
     fixed = dict(fixed or {})
     where = f"worker {name!r}: MCP tool {tool!r}"
     try:
@@ -97,9 +130,6 @@ async def mcp_worker(
     argument = argument or takes_what.for_text(fixed)
     takes_what.check(argument, fixed)
     rule = takes_what.rule(argument)
-    said = description or tools[tool].description or ""
-    if not said.strip():
-        raise ConfigError(f"{where}: it has no description; give one")
 
     async def run(text: str) -> Produced:
         if wrong := _refusal(rule, text):
@@ -124,10 +154,7 @@ async def mcp_worker(
             )
         return Produced(text)
 
-    return Worker(
-        name=name, description=said, run=run, takes=takes, usd_per_call=usd_per_call,
-        max_concurrency=max_concurrency, deadline_s=deadline_s, examples=examples,
-    )  # fmt: skip
+    return MetTool(tools[tool].description or "", run)
 
 
 @asynccontextmanager
@@ -145,7 +172,7 @@ async def _client(server: StdioServer | HttpServer | Client) -> AsyncIterator[Cl
         child = StdioServerParameters(
             command=server.command,
             args=list(server.arguments),
-            env=dict(server.environment),
+            env={**_inherited(server), **server.environment},
             cwd=server.folder,
         )
         async with Client(child) as client:
@@ -159,6 +186,15 @@ async def _client(server: StdioServer | HttpServer | Client) -> AsyncIterator[Cl
             yield client
     else:
         yield server
+
+
+def _inherited(server: StdioServer) -> dict[str, str]:
+    for name in server.inherited:
+        if name not in os.environ:
+            raise ConfigError(
+                f"MCP server {server.command}: the environment variable {name} is not set"
+            )
+    return {name: os.environ[name] for name in server.inherited}
 
 
 def _headers(server: HttpServer) -> dict[str, str]:

@@ -99,6 +99,8 @@ class Worker:
     """Calls at once. A thread cannot be stopped: until it ends, its place stays taken."""
     deadline_s: float | None = None
     """Seconds that one call may take, besides the deadline of the run."""
+    max_characters: int = 1_000_000
+    """Of what it gives back; a call that gives more has failed, and nothing is cut off unseen."""
     examples: tuple[str, ...] = ()
     """Requests that it is for, which `matching` reads besides the description."""
 
@@ -125,7 +127,7 @@ class Worker:
                 )
         if self.takes not in ("material", "goal", "all"):
             raise ConfigError(f"{where}: takes: expected material, goal or all, got {self.takes!r}")
-        for key in ("max_concurrency", "context_window"):
+        for key in ("max_concurrency", "max_characters", "context_window"):
             value = getattr(self, key)
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             if not (whole or (key == "context_window" and value is None)):
@@ -371,6 +373,10 @@ def _checked(worker: Worker, given: object) -> Produced:
         raise _failed(worker, f"gave {kind} where text was expected", "bad_response", True)
     if not produced.text.strip():
         raise _failed(worker, "gave no text", "empty", True)
+    length, most = len(produced.text), worker.max_characters
+    if length > most:
+        why = f"gave {length:,} characters, and {most:,} are taken (its max_characters)"
+        raise _failed(worker, why, "bad_response", True)
     return produced
 
 
