@@ -5,29 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from masrouter.catalog import Catalog
+from masrouter.cli_deliberating import (
+    kept_samples,
+    print_asking,
+    print_deliberating,
+    progress,
+    writing_on,
+)
+from masrouter.cli_matching import collect_match_command, match_command
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.calibration import Calibration, Goal, Measured, calibrate
-from masrouter.delegation.deliberation.sampled import (
-    SampledQuery,
-    collect_samples,
-    read_samples,
-    writing_samples,
-)
+from masrouter.delegation.deliberation.asking import AskingCalibration, calibrate_asking
+from masrouter.delegation.deliberation.calibration import Calibration, Goal, calibrate
+from masrouter.delegation.deliberation.collecting import Label, collect_samples
+from masrouter.delegation.deliberation.gaps import Gap, some_gaps
+from masrouter.delegation.deliberation.sampled import SampledQuery, read_samples
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Grade, Grading, Task, TaskResult
-from masrouter.errors import ConfigError
+from masrouter.errors import ConfigError, EvaluationError
 from masrouter.llms import Providers
 from masrouter.printable import printable
 from masrouter.problems import CodeTests, Problem
@@ -35,7 +40,7 @@ from masrouter.sandbox import Sandbox
 
 app = typer.Typer(
     name="deliberate",
-    help="Delegate only where a cheap model's samples disagree: when, and what that saves.",
+    help="When to delegate, when to ask first: chosen on logged samples, with what it saves.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -48,9 +53,24 @@ Tolerance = Annotated[
     float,
     typer.Option(help="Score that may be lost against always asking the strong worker.", min=0.0),
 ]
+AskTolerance = Annotated[
+    float,
+    typer.Option(
+        help="Score that may be lost by asking first, which scores nothing, against answering.",
+        min=0.0,
+    ),
+]
+Answered = Annotated[
+    bool,
+    typer.Option(
+        "--answered",
+        help="Choose when to ask by what comes where questions are answered; else asking scores "
+        "nothing. Who answers is not paid in this.",
+    ),
+]
 CostWeight = Annotated[
     float | None,
-    typer.Option(help="Instead of the tolerance: score units that a US dollar is worth.", min=0.0),
+    typer.Option(help="Instead of the tolerances: score units that a US dollar is worth.", min=0.0),
 ]
 Folds = Annotated[int, typer.Option(help="Of the cross-validation.", min=2)]
 Seed = Annotated[int, typer.Option(help="Of folds and bootstrap draws.", min=0)]
@@ -65,13 +85,40 @@ AtOnce = Annotated[
 @app.command()
 def collect(
     problems: Annotated[list[Path], typer.Option("--problems", "-p", help="Problem files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="A new file for the samples.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The file of samples; one that is there is gone on with."),
+    ],
     cheap: Annotated[str, typer.Option(help="The model that is asked several times.")],
     strong: Annotated[str, typer.Option(help="The model or plan that it may delegate to.")],
     llm: Annotated[str, typer.Option(help="A providers file, or `simulated`.")] = SIMULATED,
     samples: Annotated[int, typer.Option(help="Of the cheap model, a problem.", min=2)] = 5,
+    steps: Annotated[
+        bool,
+        typer.Option(
+            "--steps",
+            help="Also draw samples in numbered steps and the strong model's step where they part: "
+            "whether it pays to delegate the step alone. More than twice the calls.",
+        ),
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Also ask the cheap model what is missing, one short call a query."
+        ),
+    ] = False,
+    gaps: Annotated[
+        float,
+        typer.Option(
+            help="For this share of the problems, log the problem with a needed part cut out as "
+            "well: whether it pays to ask first can only be told where some queries lack "
+            "something.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = 0.0,
     budget: Annotated[
-        float | None, typer.Option(help="Most US dollars for all of it; no limit else.", min=0.0)
+        float | None, typer.Option(help="Most US dollars of this run; no limit else.", min=0.0)
     ] = None,
     limit: Annotated[int | None, typer.Option(help="So many problems, spread evenly.")] = None,
     settings: Annotated[
@@ -84,30 +131,44 @@ def collect(
 
     \b
     masrouter deliberate collect -p data/problems --cheap gpt-4o-mini --strong o3-mini -o s.jsonl
+    masrouter deliberate collect -p data/problems --cheap gpt-4o-mini --strong o3-mini \\
+        --gaps 0.25 --check -o s.jsonl
+
+    Ctrl-C and a budget that is used up lose nothing: the same command again asks what is left. How
+    a file was made stands beside it, in `s.jsonl.setting.json`.
     """
-    if out.exists():
-        raise ConfigError(f"--out: {out} exists already; give another name")
+    setting = {
+        "cheap": cheap, "strong": strong, "llm": llm, "samples": samples, "steps": steps,
+        "check": check, "gaps": gaps, "seed": seed,
+    }  # fmt: skip
+    kept = kept_samples(out, setting)
     chosen = some_problems(problems, limit)
+    cut = some_gaps(chosen, gaps, seed)
+    if gaps and not cut:
+        raise ConfigError("--gaps: nothing can be cut out of these problems; raise the share")
     known = Catalog.load(*catalog) if catalog else Catalog.default()
-    model = chat_model(llm, chosen, known, seed=seed)
+    model = chat_model(llm, chosen, known, seed=seed, gaps=cut)
     delegator = Delegator(
         model, None if settings is None else Settings.load(settings), catalog=known
     )
     with contextlib.ExitStack() as stack:
-        write = stack.enter_context(writing_samples(out))
         programs = any(isinstance(problem.grader, CodeTests) for problem in chosen)
         sandbox = stack.enter_context(Sandbox()) if programs else None
-        tasks = [
-            Task(p.query, id=p.problem_id, kind=p.task, grade=_grade(p, sandbox)) for p in chosen
-        ]
-
-        kept = 0
+        wanted, labels = _tasks(chosen, cut, sandbox)
+        done = {query.query_id for query in kept}
+        tasks = [task for task in wanted if task.id not in done]
+        left = {str(task.id) for task in tasks}
+        known_labels = {name: label for name, label in labels.items() if name in left}
+        write = stack.enter_context(writing_on(out, setting))
+        advance = stack.enter_context(progress(len(wanted), len(wanted) - len(tasks)))
+        added = 0
         failures: list[TaskResult] = []
 
         def keep(query: SampledQuery) -> None:
-            nonlocal kept
+            nonlocal added
             write(query)
-            kept += 1
+            added += 1
+            advance()
 
         async def main() -> None:
             async with contextlib.AsyncExitStack() as connections:
@@ -115,18 +176,46 @@ def collect(
                     await connections.enter_async_context(model)
                 await collect_samples(
                     tasks, cheap=cheap, strong=strong, delegator=delegator, samples=samples,
-                    budget_usd=budget, seed=seed, on_query=keep, on_failure=failures.append,
+                    steps=steps, check=check, labels=known_labels, budget_usd=budget, seed=seed,
+                    on_query=keep, on_failure=failures.append,
                 )  # fmt: skip
 
         try:
             asyncio.run(main())
         finally:
-            if kept:
-                told = f"wrote {out}: {kept} of {len(tasks)} problems, {samples} samples each"
-                typer.echo(told, err=True)
+            _tell_end(out, len(wanted), len(wanted) - len(tasks), added)
             _tell_failures(failures)
     if 2 * len(failures) > len(tasks) * (samples + 1):
-        raise ConfigError(f"{out}: most calls failed, so it says little of the models; see above")
+        raise ConfigError(
+            f"{out}: most calls failed, so it says little of the models; see above, and remove the "
+            "file before you try again"
+        )
+
+
+def _tasks(
+    problems: Sequence[Problem], cut: Mapping[str, Gap], sandbox: Sandbox | None
+) -> tuple[list[Task], dict[str, Label]]:
+    """Each problem, and behind it its form with a gap; with labels by task id where some have."""
+    tasks: list[Task] = []
+    labels: dict[str, Label] = {}
+    for problem in problems:
+        name, grade = problem.problem_id, _grade(problem, sandbox)
+        tasks.append(Task(problem.query, id=name, kind=problem.task, grade=grade))
+        if cut:
+            labels[name] = Label(False, name)
+        if name in cut:
+            gapped = f"{name}-gap"
+            tasks.append(Task(cut[name].query, id=gapped, kind=problem.task, grade=grade))
+            labels[gapped] = Label(True, name)
+    return tasks, labels
+
+
+def _tell_end(out: Path, wanted: int, before: int, added: int) -> None:
+    if before + added:
+        kept = f", {before} of which were there" if before else ""
+        typer.echo(f"{out}: {before + added} of {wanted} queries{kept}", err=True)
+    if before + added < wanted:
+        typer.echo("run the same command again to go on", err=True)
 
 
 def _tell_failures(failures: Sequence[TaskResult]) -> None:
@@ -146,19 +235,36 @@ def calibrate_command(
     samples: Samples,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the thresholds go (JSON).")],
     tolerance: Tolerance = 0.01,
+    ask_tolerance: AskTolerance = 0.005,
+    answered: Answered = False,
     cost_weight: CostWeight = None,
     at_once: AtOnce = False,
     folds: Folds = 5,
     seed: Seed = 0,
 ) -> None:
-    """Choose how many samples to draw and how many must agree; write it to a file.
+    """Choose when to delegate and when to ask first, and write it to a file.
 
     \b
     masrouter deliberate calibrate samples.jsonl -o thresholds.json
+    masrouter delegate "..." --cheap small --strong large --thresholds thresholds.json
+
+    How many samples to draw, how many of them must agree and, where the log has steps, whether to
+    delegate the step alone. Where the log says which queries lack something (`collect --gaps`),
+    also when to ask instead of answering. Other parts of a file that is there are kept.
     """
-    found = _calibrated(samples, tolerance, cost_weight, at_once, folds, seed)
-    Thresholds(found.rule, chosen_on=found.to_json()).save(out)
-    _print(found)
+    found, asking = _calibrated(
+        samples, tolerance, ask_tolerance, answered, cost_weight, at_once, folds, seed
+    )
+    chosen_on = {"rule": found.to_json()}
+    if asking is not None:
+        chosen_on["missing"] = asking.to_json()
+    Thresholds.updated(
+        out,
+        rule=found.rule,
+        missing=None if asking is None else asking.rule,
+        chosen_on=chosen_on,
+    )
+    _print(found, asking)
     typer.echo(f"wrote {out}", err=True)
 
 
@@ -166,6 +272,8 @@ def calibrate_command(
 def report(
     samples: Samples,
     tolerance: Tolerance = 0.01,
+    ask_tolerance: AskTolerance = 0.005,
+    answered: Answered = False,
     cost_weight: CostWeight = None,
     at_once: AtOnce = False,
     folds: Folds = 5,
@@ -176,26 +284,69 @@ def report(
 
     \b
     masrouter deliberate report samples.jsonl
+
+    And what asking first saves, where the log says which queries lack something.
     """
-    found = _calibrated(samples, tolerance, cost_weight, at_once, folds, seed)
+    found, asking = _calibrated(
+        samples, tolerance, ask_tolerance, answered, cost_weight, at_once, folds, seed
+    )
     if as_json:
-        rule = {"samples": found.rule.samples, "needed": found.rule.needed}
-        typer.echo(json.dumps({"rule": rule, **found.to_json()}, indent=2, allow_nan=False))
+        told = {
+            "rule": {**asdict(found.rule), "needed": found.rule.needed},
+            **found.to_json(),
+            "asking": None
+            if asking is None
+            else {
+                "weights": dict(asking.rule.weights),
+                "threshold": asking.rule.threshold,
+                **asking.to_json(),
+            },
+        }
+        typer.echo(json.dumps(told, indent=2, allow_nan=False))
     else:
-        _print(found)
+        _print(found, asking)
 
 
 def _calibrated(
     samples: list[Path],
     tolerance: float,
+    ask_tolerance: float,
+    answered: bool,
     cost_weight: float | None,
     at_once: bool,
     folds: int,
     seed: int,
-) -> Calibration:
-    goal = Goal(tolerance, cost_weight)
+) -> tuple[Calibration, AskingCalibration | None]:
+    """When to delegate, and when to ask first; None, and a note, where the log cannot tell."""
     queries = read_samples(*samples)
-    return calibrate(queries, goal=goal, stop_early=not at_once, folds=folds, seed=seed)
+    found = calibrate(
+        queries,
+        goal=Goal(tolerance, cost_weight),
+        stop_early=not at_once,
+        folds=folds,
+        seed=seed,
+    )
+    if all(query.lacks is None for query in queries):
+        typer.echo(
+            "note: the log does not say which queries lack something, so when to ask first is not "
+            "calibrated; `masrouter deliberate collect --gaps 0.25` logs it",
+            err=True,
+        )
+        return found, None
+    try:
+        asking = calibrate_asking(
+            queries,
+            rule=found.rule,
+            tolerance=ask_tolerance,
+            cost_weight=cost_weight,
+            answered=answered,
+            folds=folds,
+            seed=seed,
+        )
+    except EvaluationError as error:
+        typer.echo(f"note: when to ask first is not calibrated: {error}", err=True)
+        return found, None
+    return found, asking
 
 
 def _grade(problem: Problem, sandbox: Sandbox | None) -> Grade:
@@ -206,35 +357,11 @@ def _grade(problem: Problem, sandbox: Sandbox | None) -> Grade:
     return grade
 
 
-def _print(found: Calibration) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("rule")
-    for name in ("score", "US$ a query", "delegated", "deliberate scores more", "and saves"):
-        table.add_column(name, justify="right")
-    against = {one.name: one for one in found.against}
-    for row in found.rows:
-        other = against.get(row.name)
-        table.add_row(
-            row.name,
-            _told(row.score, ".3f"),
-            _told(row.cost_usd, ".6f"),
-            f"{row.delegated:.1%}",
-            "" if other is None else _told(other.score, "+.3f"),
-            "" if other is None else _told(other.cost_saved, ".1%"),
-        )
-    console = Console(highlight=False, width=max(Console().width, 150))
-    console.print(table)
-    rule, length = found.rule, found.length
-    characters = "never delegates" if length is None else f"from {length} characters"
-    by_fold = ", ".join(f"{one.needed} of {one.samples}" for one in found.chosen)
-    console.print(
-        f"chosen on all {found.queries} queries: {rule.needed} of {rule.samples} samples must "
-        f"agree (by fold: {by_fold}); length: {characters}. 95 % intervals over queries, each "
-        "judged by a choice made without it.",
-        soft_wrap=True,
-    )
+def _print(found: Calibration, asking: AskingCalibration | None) -> None:
+    print_deliberating(found)
+    if asking is not None:
+        print_asking(asking)
 
 
-def _told(measured: Measured, form: str) -> str:
-    low, high = measured.interval.low, measured.interval.high
-    return f"{measured.mean:{form}} ({low:{form}} to {high:{form}})"
+app.command("collect-match")(collect_match_command)
+app.command("match")(match_command)

@@ -1,25 +1,12 @@
-"""Problems with a needed part cut out, beside the whole ones: goals labelled by construction.
-
-    math, knowledge   a sentence with a number or a name goes that is not the question itself
-    knowledge         the options go
-    code              what the function is to do goes; its signature stays
-
-A cut is only made where something that the answer rests on goes with it: numbers for a number, the
-options where the question points to them, the description of a program.
-"""
+"""Everyday goals, each with whether it lacks something: tasks without outcomes, for the weights."""
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Iterator, Sequence
-
 from masrouter.delegation.deliberation.missing_labels import LabelledGoal
-from masrouter.problems import CodeTests, Number, Problem
 
 WRITTEN = tuple(
-    LabelledGoal(goal, lacks, context, group=f"written-{number}")
-    for number, (lacks, goal, context) in enumerate((
+    LabelledGoal(goal, lacks, context)
+    for lacks, goal, context in (
         (True, "Summarise the attached report in three sentences.", ""),
         (True, "Fix the bug in the code above.", ""),
         (True, "Translate it into Dutch.", ""),
@@ -72,49 +59,6 @@ WRITTEN = tuple(
         (False, "Name the last three German chancellors and when they took office.", ""),
         (False, "Review my argument: all cats sleep, Tom is a cat, so Tom sleeps.", ""),
         (False, "Answer in one word: what gas do plants take in?", ""),
-    ))
+    )
 )  # fmt: skip
 """Everyday goals, with and without what they speak of; written by who wrote the signals."""
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9'\"(])")
-_OPTION = re.compile(r"^[A-J]\) ", re.MULTILINE)
-_POINTS_TO_OPTIONS = re.compile(
-    r"\bwhich (?:of|one|statement|option|sentence|conclusion|pair|word|answer)\b", re.IGNORECASE
-)
-
-
-def lacking_goals(problems: Sequence[Problem], seed: int = 0) -> list[LabelledGoal]:
-    """Every problem whole, and once with a gap where one can be cut; both are of one group."""
-    rng = random.Random(seed)
-    found = []
-    for problem in problems:
-        gaps = sorted(set(_gaps(problem)))
-        if gaps:
-            found.append(LabelledGoal(problem.query, False, group=problem.problem_id))
-            found.append(LabelledGoal(rng.choice(gaps), True, group=problem.problem_id))
-    return found
-
-
-def _gaps(problem: Problem) -> Iterator[str]:
-    if isinstance(problem.grader, CodeTests):
-        yield from _without_docstring(problem)
-        return
-    options = _OPTION.search(problem.query)
-    stem = problem.query if options is None else problem.query[: options.start()]
-    rest = problem.query[len(stem) :]
-    if rest and _POINTS_TO_OPTIONS.search(stem):
-        yield stem.strip()
-    sentences = _SENTENCE.split(stem.strip())
-    for at, sentence in enumerate(sentences):
-        asks = sentence.rstrip().endswith("?") or at == len(sentences) - 1
-        telling = re.search(r"\d", sentence) if isinstance(problem.grader, Number) else True
-        if len(sentences) > 1 and not asks and telling:
-            kept = " ".join(sentences[:at] + sentences[at + 1 :])
-            yield f"{kept}\n{rest}".strip()
-
-
-def _without_docstring(problem: Problem) -> Iterator[str]:
-    start = problem.query.find('"""')
-    end = problem.query.find('"""', start + 3)
-    if 0 <= start < end:
-        yield problem.query[:start].rstrip()

@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tests.delegation.scripted import DOWN, Said, ScriptedModel
+from tests.delegation.sampled_logs import CHEAP, DEAR, sampled
 from typer.testing import CliRunner
 
 from masrouter.cli_deliberate import app
-from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.calibration import Calibration, Goal, calibrate, replay
-from masrouter.delegation.deliberation.deliberating import deliberate
-from masrouter.delegation.deliberation.missing import MissingRule
+from masrouter.delegation.deliberation.calibration import Calibration, Goal, calibrate
+from masrouter.delegation.deliberation.measuring import told_json
 from masrouter.delegation.deliberation.sampled import (
+    Parting,
     Sample,
     SampledQuery,
+    StepOutcome,
     StrongOutcome,
-    collect_samples,
     read_samples,
-    writing_samples,
 )
 from masrouter.delegation.deliberation.thresholds import Thresholds
-from masrouter.delegation.tasks import DelegationError, Grading, Task, TaskResult
-from masrouter.errors import ConfigError, EvaluationError, LogError
-from masrouter.llms.chat import ChatRequest
+from masrouter.errors import ConfigError, EvaluationError
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "problems"
-CHEAP, DEAR = 0.001, 0.1
-
-
-def sampled(name: str, answers: str, *, strong: float = 1.0, query: str = "?") -> SampledQuery:
-    """A query with a sample a letter: `r` is right, `.` failed, any other letter is wrong."""
-    return SampledQuery(
-        query_id=name,
-        query=query,
-        samples=tuple(
-            Sample("" if one == "." else f"Answer: {ord(one)}", float(one == "r"), CHEAP)
-            for one in answers
-        ),
-        strong=StrongOutcome(strong, DEAR),
-    )
 
 
 def agreeing_log(count: int = 60) -> list[SampledQuery]:
@@ -56,54 +36,6 @@ def agreeing_log(count: int = 60) -> list[SampledQuery]:
     easy = [sampled(f"easy-{n}", "rrr", query="short") for n in range(count // 2)]
     hard = [sampled(f"hard-{n}", "wxy", query="short") for n in range(count // 2)]
     return [*easy, *hard]
-
-
-def test_a_rule_gives_and_costs_what_its_samples_and_the_strong_worker_do() -> None:
-    log = [sampled("a", "rrr"), sampled("b", "wwr"), sampled("c", "wxy"), sampled("d", "..r")]
-    found = replay(log, Rule(3, 2 / 3))
-    assert found.score.tolist() == [1, 0, 1, 1]
-    assert found.delegated.tolist() == [0, 0, 1, 1]
-    agreed, parted = 3 * CHEAP, 3 * CHEAP + DEAR
-    assert found.cost.tolist() == pytest.approx([agreed, agreed, parted, parted])
-    assert replay(log, Rule(3, 1.0)).delegated.tolist() == [0, 1, 1, 1]
-    early = replay(log, Rule(3, 2 / 3, stop_early=True))
-    assert early.score.tolist() == found.score.tolist()
-    assert early.cost.tolist() == pytest.approx(
-        [2 * CHEAP, 2 * CHEAP, 3 * CHEAP + DEAR, 2 * CHEAP + DEAR]
-    )
-    vote = replay(log, Rule(3, 1.0), delegate=False)
-    assert vote.score.tolist() == [1, 0, 0, 1]
-    assert vote.cost.tolist() == pytest.approx([3 * CHEAP] * 4)
-
-
-@given(
-    st.text(alphabet="rwx.", min_size=5, max_size=5),
-    st.integers(2, 5),
-    st.floats(0.1, 1.0),
-    st.booleans(),
-)
-@settings(max_examples=25, deadline=None)
-def test_a_log_is_judged_as_the_policy_would_have_acted(
-    answers: str, samples: int, threshold: float, stop_early: bool
-) -> None:
-    rule = Rule(samples, threshold, stop_early)
-    log = sampled("a", answers)
-    replies: list[Said] = [DOWN if not one.text else one.text for one in log.samples]
-
-    def say(request: ChatRequest) -> Said:
-        return replies.pop(0)
-
-    llm = ScriptedModel({"small": say, "big": "Answer: strong"})
-    live = asyncio.run(
-        deliberate("?", cheap="small", strong="big", rule=rule, delegator=Delegator(llm))
-    )
-    found = replay([log], rule)
-    assert (live.outcome == "delegated") == bool(found.delegated[0])
-    assert found.cost[0] == pytest.approx(
-        len(live.samples) * CHEAP + (DEAR if live.outcome == "delegated" else 0)
-    )
-    if live.outcome == "agreed":
-        assert found.score[0] == float(live.answer == f"Answer: {ord('r')}")
 
 
 def by_name(found: Calibration) -> dict[str, Any]:
@@ -168,6 +100,69 @@ def test_every_figure_is_of_queries_that_its_choice_has_not_seen() -> None:
     assert by_name(found)["deliberate"].score.mean == pytest.approx(1 - 8 / 40)
 
 
+def stepped_log(count: int = 40, *, step_usd: float) -> list[SampledQuery]:
+    """Half of it parts at a step; the strong worker's step puts the cheap model right."""
+    said = ("1. 1 + 1 = 2\nAnswer: 2", "1. 1 + 1 = 3\nAnswer: 3")
+    hard = tuple(Sample(text, float(text is said[0]), CHEAP) for text in said)
+    parting = Parting((), StepOutcome("1 + 1 = 2", step_usd), hard[:1])
+    return [
+        SampledQuery(
+            f"{n}", "?", (hard[0], hard[n % 2]), StrongOutcome(1.0, DEAR),
+            stepped=(hard[0], hard[n % 2]), partings=(parting,) if n % 2 else (),
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def test_a_step_is_delegated_where_it_is_cheaper_than_the_whole_task_and_only_there() -> None:
+    found = calibrate(stepped_log(step_usd=0.01), goal=Goal(tolerance=0.0))
+    assert found.rule.at == "step"
+    rows = by_name(found)
+    assert [row.name for row in found.rows] == [
+        "deliberate", "whole", "step", "always", "never", "length", "vote", "coin",
+    ]  # fmt: skip
+    assert (rows["deliberate"].score.mean, rows["whole"].score.mean) == (1.0, 1.0)
+    assert (rows["step"].delegated, rows["step"].handed) == (0.0, 0.5)
+    assert (rows["whole"].delegated, rows["whole"].handed) == (0.5, 0.0)
+    assert rows["step"].cost_usd.mean == pytest.approx(2.5 * CHEAP + 0.005)
+    against = {one.name: one for one in found.against}
+    assert against["step"].cost_saved.mean == 0.0
+    assert against["whole"].cost_saved.interval.low > 0
+    assert {one["at"] for one in found.to_json()["chosen"]} == {"step"}
+    dear = calibrate(stepped_log(step_usd=DEAR), goal=Goal(tolerance=0.0))
+    assert dear.rule.at == "task"
+    assert by_name(dear)["deliberate"] == replace(by_name(dear)["whole"], name="deliberate")
+
+
+def test_samples_in_steps_of_some_queries_only_are_refused() -> None:
+    log = [*stepped_log(step_usd=0.01), *agreeing_log()]
+    with pytest.raises(EvaluationError, match="40 of 100 queries were collected with steps, and"):
+        calibrate(log)
+    assert calibrate(log, rules=[Rule(2)]).rule == Rule(2)
+
+
+def test_queries_of_one_group_are_chosen_on_and_drawn_together() -> None:
+    """Each query twice in a group says no more than each once: the intervals must know."""
+    once = agreeing_log(40)
+    twice = [
+        replace(query, query_id=f"{query.query_id}-{n}", group=query.query_id)
+        for query in once
+        for n in range(2)
+    ]
+    one, other = calibrate(once), calibrate(twice)
+    for row, same in zip(one.rows, other.rows, strict=True):
+        assert told_json(same.score) == pytest.approx(told_json(row.score))
+        assert told_json(same.cost_usd) == pytest.approx(told_json(row.cost_usd))
+    with pytest.raises(EvaluationError, match="folds: expected 2 to 1, got 5"):
+        calibrate([replace(query, group="all") for query in once])
+
+
+def test_the_length_of_a_message_counts_what_it_was_given_with() -> None:
+    easy = [sampled(f"easy-{n}", "rwx", query="?") for n in range(40)]
+    hard = [replace(sampled(f"hard-{n}", "wxr"), context="a" * 9) for n in range(40)]
+    assert calibrate([*easy, *hard], goal=Goal(tolerance=0.0)).length == 10
+
+
 def test_the_same_log_and_seed_give_the_same_figures() -> None:
     one, other = calibrate(agreeing_log(), seed=3), calibrate(agreeing_log(), seed=3)
     assert one == other
@@ -179,7 +174,7 @@ def test_the_same_log_and_seed_give_the_same_figures() -> None:
     [
         (agreeing_log(10), {}, "10 queries are too few"),
         (agreeing_log(), {"folds": 1}, "folds: expected 2"),
-        (agreeing_log(), {"rules": [Rule(4)]}, "wants 4 samples, and a query has 3"),
+        (agreeing_log(), {"rules": [Rule(4)]}, "wants 4 samples, and query 'easy-0' has 3"),
         (
             [*agreeing_log(), SampledQuery("u", "?", (Sample("a", 1, None),) * 2,
                                            StrongOutcome(1, 1))],
@@ -201,186 +196,6 @@ def test_goals_that_cannot_be_are_refused(goal: tuple[float | None, float | None
         Goal(*goal)
 
 
-def test_samples_come_back_from_a_file_as_they_went(tmp_path: Path) -> None:
-    log = [*agreeing_log(4), SampledQuery("ü", "é\n?", (Sample("", 0.0, None),) * 2,
-                                          StrongOutcome(0.5, 0.0), "math")]  # fmt: skip
-    with writing_samples(tmp_path / "s.jsonl") as write:
-        for query in log:
-            write(query)
-    assert list(read_samples(tmp_path / "s.jsonl")) == log
-    with pytest.raises(LogError, match="exists already"), writing_samples(tmp_path / "s.jsonl"):
-        raise AssertionError("nothing can be written")
-
-
-GOOD = {
-    "query_id": "a",
-    "query": "?",
-    "samples": [{"text": "x", "score": 1, "cost_usd": 0.1}] * 2,
-    "strong": {"score": 0, "cost_usd": None},
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"query_id": ""}, "query_id: expected non-empty text"),
-        ({"query": 3}, "query: expected non-empty text"),
-        ({"samples": []}, "samples: expected a list of 2 to 64"),
-        ({"samples": [{"text": "x", "score": 1, "cost_usd": 0.1}, 3]}, r"samples\[1\]: expected"),
-        ({"samples": [{"text": 1, "score": 1, "cost_usd": 0}] * 2}, r"samples\[0\].text"),
-        ({"samples": [{"text": "x", "score": 2, "cost_usd": 0}] * 2}, r"samples\[0\].score"),
-        ({"samples": [{"text": "x", "score": 1, "cost_usd": -1}] * 2}, r"samples\[0\].cost_usd"),
-        ({"samples": [{"text": "x", "score": 1}] * 2}, "cost_usd: expected US dollars"),
-        ({"strong": {"score": True, "cost_usd": 0}}, "strong.score"),
-        ({"strong": None}, "strong: expected an object"),
-        ({"strong": {"score": 1, "cost_usd": 0, "model": "x"}}, "unknown key 'model'"),
-        ({"scores": 1}, "unknown key 'scores'"),
-        ({"task": 4}, "task: expected non-empty text"),
-    ],
-)
-def test_a_bad_line_is_told_by_file_line_and_field(
-    change: dict[str, Any], why: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "s.jsonl"
-    path.write_text(f"{json.dumps(GOOD)}\n{json.dumps({**GOOD, 'query_id': 'b', **change})}\n")
-    with pytest.raises(LogError, match=rf"s\.jsonl:2: .*{why}"):
-        read_samples(path)
-
-
-def test_what_is_no_file_of_samples_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "s.jsonl"
-    with pytest.raises(LogError, match="cannot be read"):
-        read_samples(path)
-    path.write_text("\n")
-    with pytest.raises(LogError, match="no samples there"):
-        read_samples(path)
-    path.write_text(f"{json.dumps(GOOD)}\n{json.dumps(GOOD)}\n")
-    with pytest.raises(LogError, match=r"'a' stands already at .*s\.jsonl:1"):
-        read_samples(path)
-    path.write_text('{"query_id": NaN\n')
-    with pytest.raises(LogError, match=r"s\.jsonl:1: line"):
-        read_samples(path)
-
-
-def graded(answer: str) -> Grading:
-    return Grading(float(answer == "Answer: 4"), "exact_match")
-
-
-def test_samples_are_collected_through_a_delegator_and_graded() -> None:
-    def say(request: ChatRequest) -> Said:
-        return DOWN if "broken" in request.messages[-1].content else "Answer: 4"
-
-    llm = ScriptedModel({"small": say, "big": "Answer: 5"})
-    tasks = [Task("Add.", id="a", kind="math", grade=graded), Task("broken", id="b", grade=graded)]
-    failed: list[TaskResult] = []
-    one, other = asyncio.run(
-        collect_samples(
-            tasks, cheap="small", strong="big", delegator=Delegator(llm), samples=3,
-            on_failure=failed.append,
-        )
-    )  # fmt: skip
-    assert sorted(result.id for result in failed) == ["b-sample-1", "b-sample-2", "b-sample-3"]
-    assert (one.query_id, one.query, one.task) == ("a", "Add.", "math")
-    assert [(s.text, s.score) for s in one.samples] == [("Answer: 4", 1.0)] * 3
-    assert one.strong.score == 0.0
-    assert all(sample.cost_usd for sample in one.samples)
-    assert [(s.text, s.score) for s in other.samples] == [("", 0.0)] * 3
-    assert len({request.seed for request in llm.requests}) == 8
-
-
-def test_what_was_paid_for_is_kept_where_the_money_runs_out() -> None:
-    llm = ScriptedModel({"small": "Answer: 4", "big": "Answer: 4"})
-    tasks = [Task(f"Add {n}.", id=str(n), max_tokens=4, grade=graded) for n in range(30)]
-    kept: list[SampledQuery] = []
-
-    def collect(budget_usd: float | None) -> tuple[SampledQuery, ...]:
-        kept.clear()
-        delegator = Delegator(llm)
-        return asyncio.run(
-            collect_samples(
-                tasks, cheap="small", strong="big", delegator=delegator, samples=2,
-                budget_usd=budget_usd, max_concurrency=2, on_query=kept.append,
-            )
-        )  # fmt: skip
-
-    whole = collect(None)
-    assert tuple(kept) == whole
-    cost = sum(s.cost_usd or 0.0 for one in whole for s in (*one.samples, one.strong))
-    with pytest.raises(DelegationError, match="budget"):
-        collect(0.5 * cost)
-    assert 3 < len(kept) < 30
-    assert set(kept) <= set(whole)
-
-
-def test_a_file_is_there_query_by_query_and_not_for_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "s.jsonl"
-    samples = (Sample("half a \ud800 pair", 1.0, 0.1),) * 2
-    one = SampledQuery("a", "q", samples, StrongOutcome(1.0, 0.2))
-    with writing_samples(path) as write:
-        write(one)
-        assert read_samples(path) == (one,)
-    assert read_samples(path) == (one,)
-    with writing_samples(tmp_path / "t.jsonl"):
-        assert (tmp_path / "t.jsonl").exists()
-    assert not (tmp_path / "t.jsonl").exists()
-    lost = tmp_path / "no folder" / "s.jsonl"
-    with pytest.raises(LogError, match="cannot be written"), writing_samples(lost):
-        raise AssertionError("nothing can be written")
-
-
-def test_collecting_stops_where_a_name_leads_nowhere_or_nobody_can_grade() -> None:
-    delegator = Delegator(ScriptedModel({"small": "Answer: 4"}))
-    task = Task("Add.", id="a", grade=graded)
-
-    def collect(*tasks: Task, strong: str = "small") -> None:
-        asyncio.run(collect_samples(tasks, cheap="small", strong=strong, delegator=delegator))
-
-    with pytest.raises(DelegationError, match="big"):
-        collect(task, strong="big")
-    with pytest.raises(ConfigError, match="an id of its own"):
-        collect(task, task)
-    with pytest.raises(ConfigError, match="needs a grader"):
-        collect(Task("Add.", id="a"))
-    with pytest.raises(ConfigError, match="gave no grade"):
-        collect(Task("Add.", id="a", grade=lambda answer: None))
-
-
-def test_thresholds_come_back_from_a_file_as_they_went(tmp_path: Path) -> None:
-    path = tmp_path / "thresholds.json"
-    found = calibrate(agreeing_log())
-    kept = Thresholds(found.rule, MissingRule({"bare": 0.5}, 0.5), found.to_json())
-    kept.save(path)
-    assert Thresholds.load(path) == kept
-    Thresholds(Rule(3, 2 / 3)).save(path)
-    assert Thresholds.load(path).rule.needed == 2
-    assert Thresholds.load(path).missing is None
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"format": "other"}, "format: expected 'masrouter.delegation.thresholds'"),
-        ({"version": 2}, "version: this masrouter reads version 1"),
-        ({"extra": 1}, "file: unknown key 'extra'"),
-        ({"rule": {"samples": 3, "threshold": 1}}, "rule: stop_early: not there"),
-        ({"rule": {"samples": 1, "threshold": 1, "stop_early": True}}, "samples: expected"),
-        ({"rule": {"samples": 3, "threshold": 2, "stop_early": True}}, "threshold: expected"),
-        ({"rule": {"samples": 3, "threshold": 1, "stop_early": 0}}, "stop_early: expected true"),
-        ({"missing": {"weights": [], "threshold": 1}}, "weights: expected an object"),
-        ({"missing": {"weights": {"x": 1}, "threshold": 1}}, "no signal 'x'"),
-        ({"chosen_on": None}, "chosen_on: expected an object"),
-    ],
-)
-def test_a_file_of_thresholds_that_is_none_is_refused(
-    change: dict[str, Any], why: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "thresholds.json"
-    Thresholds(Rule()).save(path)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ConfigError, match=rf"thresholds\.json: .*{why}"):
-        Thresholds.load(path)
-
-
 def test_the_command_collects_calibrates_and_reports(tmp_path: Path) -> None:
     samples, thresholds = tmp_path / "samples.jsonl", tmp_path / "thresholds.json"
     problems = str(DATA / "math.jsonl")
@@ -397,8 +212,9 @@ def test_the_command_collects_calibrates_and_reports(tmp_path: Path) -> None:
     shown = call("calibrate", samples, "-o", thresholds)
     assert "deliberate" in shown.output
     rule = Thresholds.load(thresholds).rule
+    assert rule is not None
     told = json.loads(call("report", samples, "--json").stdout)
-    assert told["rule"] == {"samples": rule.samples, "needed": rule.needed}
+    assert (told["rule"]["samples"], told["rule"]["needed"]) == (rule.samples, rule.needed)
     assert [row["name"] for row in told["rows"]] == [
         "deliberate", "always", "never", "length", "vote", "coin",
     ]  # fmt: skip

@@ -17,7 +17,6 @@ from masrouter.delegation.deliberation.deliberating import Deliberation, deliber
 from masrouter.delegation.deliberation.missing import MissingRule
 from masrouter.delegation.episodes.credit import credit
 from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
-from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Grading, Task, TaskEnded
 from masrouter.errors import ConfigError, LogError, MasRouterError
 from masrouter.llms.chat import ChatRequest
@@ -25,12 +24,13 @@ from masrouter.topologies.team import ExampleReport
 
 STEPS = "1. 14 * 3 = 42\n2. 42 - 17 = 25\nAnswer: 25"
 SLIP = "1. 3 * 14 = 42\n2. 42 + 17 = 59\nAnswer: 59"
+ALL = Rule(3, 1.0)
 
 
 def run(
     model: ScriptedModel, task: Task | str = "How many are left?", **options: Any
 ) -> Deliberation:
-    options.setdefault("delegator", Delegator(model))
+    options = {"delegator": Delegator(model), "rule": ALL, **options}
     return asyncio.run(deliberate(task, cheap="small", strong="big", **options))
 
 
@@ -71,17 +71,10 @@ def test_where_they_disagree_the_strong_model_answers_the_whole_task() -> None:
     assert found.usage.cost_usd == pytest.approx(llm.billed_usd)
 
 
-def test_the_steps_on_which_samples_agree_are_handed_over_where_that_is_wanted() -> None:
-    llm = model(STEPS, SLIP, STEPS)
-    found = run(llm, Task("How many are left?", context="There were 14."), hand_over=True)
-    assert found.outcome == "delegated"
-    assert found.verdict is not None
-    assert found.verdict.step == 2
-    query = read_query(llm.requests_of("big")[0].messages[-1].content)
-    assert query.goal == "How many are left?"
-    assert query.context.startswith("There were 14.")
-    assert "1. 14 * 3 = 42" in query.context
-    assert "25" not in query.context
+def test_two_of_three_are_enough_where_no_rule_is_given() -> None:
+    llm = model(STEPS, SLIP, "Answer: 25")
+    found = run(llm, rule=None)
+    assert (found.outcome, len(found.samples)) == ("agreed", 3)
 
 
 def test_asking_one_after_the_other_stops_as_soon_as_nothing_can_change() -> None:
@@ -94,7 +87,7 @@ def test_asking_one_after_the_other_stops_as_soon_as_nothing_can_change() -> Non
     hopeless = model("Answer: 1", "Answer: 2", "Answer: 3", "Answer: 4", "Answer: 5")
     found = run(hopeless, rule=early)
     assert found.outcome == "delegated"
-    assert len(run(model("Answer: 1", "Answer: 2"), rule=Rule(stop_early=True)).samples) == 3
+    assert len(run(model("Answer: 1", "Answer: 2"), rule=Rule(3, 1.0, True)).samples) == 3
 
 
 def test_every_sample_is_asked_with_a_seed_of_its_own() -> None:
@@ -272,7 +265,7 @@ def test_a_final_score_reaches_only_whose_answer_it_was(tmp_path: Path) -> None:
             (node.id.rsplit("/", 1)[-1], credit(episode, node).score) for node in episode.nodes
         )
 
-    assert credited(Rule(), "Answer: 1", "Answer: 2", "Answer: 3") == [
+    assert credited(ALL, "Answer: 1", "Answer: 2", "Answer: 3") == [
         ("sample-1", None), ("sample-2", None), ("sample-3", None), ("strong", 1.0),
     ]  # fmt: skip
     outvoted = credited(Rule(threshold=0.6), "Answer: 25", "Answer: 2", "Answer: 25")

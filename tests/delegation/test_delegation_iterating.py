@@ -14,6 +14,7 @@ from masrouter.delegation.deliberation.iterating import END, Iteration, by_descr
 from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Task
+from masrouter.delegation.workers.matching import MatchingRule
 from masrouter.delegation.workers.worker import Worker
 from masrouter.encoder import load_encoder
 from masrouter.errors import ConfigError
@@ -80,13 +81,68 @@ def test_a_worker_that_fits_by_its_description_is_given_the_request_alone() -> N
     )
     llm = drafts(LACKING, WHOLE)
     delegator = Delegator(llm, workers=[worker])
-    find = by_description([worker], load_encoder("hashing-64"), threshold=0.2)
+    rule = MatchingRule(0.2, 0.25, "hashing-64-v1")
+    find = by_description([worker], load_encoder("hashing-64"), rule=rule)
     found = run(llm, delegator=delegator, find=find)
     assert met == ["the height of the tower"]
     first, second = found.rounds[0].requests
     assert first.models == ("register",)
     assert second.models == ("helper",)
     assert "says the register" in queries(llm, "writer")[1].context
+
+
+@pytest.mark.parametrize(
+    ("takes", "met"),
+    [
+        ("goal", "the height of the tower"),
+        ("material", "the height of the tower"),
+        ("all", "the height of the tower\n\nDescribe the tower."),
+    ],
+)
+def test_a_worker_that_is_asked_for_everything_is_no_model_that_is_told_the_purpose(
+    takes: Any, met: str
+) -> None:
+    seen: list[str] = []
+
+    def look_up(text: str) -> str:
+        seen.append(text)
+        return "48 metres"
+
+    worker = Worker(
+        name="register", description="Looks up", run=look_up, usd_per_call=0.0, takes=takes
+    )
+    llm = drafts("T.\nMissing: the height of the tower", WHOLE)
+    task = Task("Describe the tower.", "It stands in Pisa.")
+    delegator = Delegator(llm, workers=[worker])
+    run(llm, delegator=delegator, task=task, subtask="register", ahead="register")
+    goal, asked = seen
+    assert asked == met
+    whole = "Describe the tower.\n\nIt stands in Pisa."
+    assert goal == (whole if takes == "all" else "Describe the tower.")
+
+
+def test_a_look_up_ahead_is_in_the_first_draft() -> None:
+    llm = drafts(LACKING, WHOLE, register="The tower is by Pisano.")
+    found = run(
+        llm, ahead="register", task=Task("Describe the tower.", "It stands in Pisa.", id="t")
+    )
+    (asked,) = queries(llm, "register")
+    assert (asked.goal, asked.context) == ("Describe the tower.", "It stands in Pisa.")
+    first, second = queries(llm, "writer")
+    assert "The tower is by Pisano." in first.context
+    assert "The tower is by Pisano." in second.context
+    assert found.ahead is not None
+    assert found.ahead.id == "t-ahead"
+    assert found.usage.cost_usd == pytest.approx(llm.billed_usd)
+
+
+def test_a_look_up_ahead_that_fails_leaves_the_draft_as_it_would_be() -> None:
+    llm = drafts(WHOLE, register=DOWN)
+    found = run(llm, ahead="register")
+    assert (found.stopped, found.answer is None) == ("done", False)
+    assert queries(llm, "writer")[0].context == ""
+    assert found.ahead is not None
+    assert found.ahead.error is not None
 
 
 def test_nobody_is_asked_where_no_worker_fits_and_no_model_is_named() -> None:

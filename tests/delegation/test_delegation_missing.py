@@ -9,17 +9,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.delegation.lacking import WRITTEN, lacking_goals
+from tests.delegation.lacking import WRITTEN
 from tests.delegation.ordinary_goals import LACKING, WHOLE
 from tests.delegation.scripted import DOWN, ScriptedModel
 
 from masrouter.delegation.delegator import Delegator
+from masrouter.delegation.deliberation.gaps import some_gaps
 from masrouter.delegation.deliberation.missing import MissingCheck, MissingRule, check_missing
-from masrouter.delegation.deliberation.missing_labels import LabelledGoal, calibrate_missing
+from masrouter.delegation.deliberation.missing_labels import (
+    LabelledGoal,
+    count_signals,
+    weights_of,
+)
 from masrouter.delegation.deliberation.signals import missing_signals
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Task
-from masrouter.errors import ConfigError, EvaluationError
+from masrouter.errors import ConfigError
 from masrouter.problems import read_problems
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "problems"
@@ -122,52 +127,31 @@ def test_whole_problems_of_the_project_are_hardly_ever_asked_about() -> None:
     assert len(asked) <= 3
 
 
-def test_the_weights_in_use_are_those_measured_on_the_labelled_goals() -> None:
-    goals = [*lacking_goals(read_problems(DATA)), *WRITTEN]
-    found = calibrate_missing(goals, resamples=200)
-    measured = {kind: round(weight, 2) for kind, weight in found.rule.weights.items()}
-    used = MissingRule()
-    assert {**measured, "model": 1.0} == dict(used.weights)
-    assert used.threshold == found.rule.threshold
-    assert found.precision.interval.low > 0.9
-    assert 0.3 < found.recall.mean < 0.5
+def test_a_weight_is_the_smoothed_share_of_tasks_that_do_lack_something() -> None:
+    tasks = [LabelledGoal("def f(x):", True) for _ in range(8)]
+    tasks += [LabelledGoal(f"Say {{{{name}}}} {n}.", lacks=n % 2 == 0) for n in range(10)]
+    tasks += [LabelledGoal(f"Count to {n}.", lacks=False, named=n < 3) for n in range(10)]
+    counts = count_signals([task.kinds() for task in tasks], [task.lacks for task in tasks])
+    shown = {one.kind: (one.lacking, one.whole) for one in counts if one.found}
+    assert shown == {"placeholder": (5, 5), "bare": (8, 0), "model": (0, 3)}
+    weights = weights_of(counts)
+    assert (weights["bare"], weights["placeholder"], weights["model"]) == (9 / 10, 6 / 12, 1 / 5)
+    # Of the others nothing is known here.
+    usual = {**MissingRule().weights, **weights}
+    assert weights == usual
 
 
-def test_a_weight_is_the_smoothed_share_of_goals_that_do_lack_something() -> None:
-    bare = [LabelledGoal("def f(x):", True) for _ in range(8)]
-    filled = [LabelledGoal(f"Say {{{{name}}}} {n}.", lacks=n % 2 == 0) for n in range(10)]
-    whole = [LabelledGoal(f"Count to {n}.", lacks=False) for n in range(10)]
-    found = calibrate_missing([*bare, *filled, *whole], precision=0.75, folds=2, resamples=50)
-    assert found.rule.weights == {"bare": 9 / 10, "placeholder": 6 / 12}
-    assert found.rule.threshold == 0.75
-    counts = {one.kind: (one.lacking, one.whole) for one in found.signals if one.found}
-    assert counts == {"placeholder": (5, 5), "bare": (8, 0)}
-    assert found.precision.mean == 1.0
-    assert found.recall.mean == pytest.approx(8 / 13)
-    assert found.to_json()["signals"] == {"placeholder": [5, 5], "bare": [8, 0]}
-
-
-def test_a_model_that_names_gaps_is_measured_where_its_word_is_labelled() -> None:
-    goals = [LabelledGoal(f"Count to {n}.", lacks=n % 2 == 0, named=n % 2 == 0) for n in range(20)]
-    found = calibrate_missing(goals, folds=2, resamples=50)
-    assert found.rule.weights == {"model": 11 / 12}
-    assert found.recall.mean == 1.0
-
-
-@pytest.mark.parametrize(
-    ("goals", "options", "why"),
-    [
-        ([LabelledGoal("a", True)] * 5, {}, "20 goals or more"),
-        ([LabelledGoal("a", True)] * 30, {}, "some nothing"),
-        ([LabelledGoal("a", n > 9) for n in range(30)], {"precision": 0.0}, "precision"),
-        ([LabelledGoal("a", n > 9) for n in range(30)], {"folds": 31}, "folds"),
-    ],
-)
-def test_labels_that_tell_nothing_are_refused(
-    goals: list[LabelledGoal], options: dict[str, Any], why: str
-) -> None:
-    with pytest.raises(EvaluationError, match=why):
-        calibrate_missing(goals, **options)
+def test_the_weights_in_use_are_those_counted_on_the_labelled_tasks() -> None:
+    problems = read_problems(DATA)
+    cut = some_gaps(problems, 0.3)
+    tasks = [LabelledGoal(problem.query, False) for problem in problems]
+    tasks += [LabelledGoal(gap.query, True) for gap in cut.values()] + list(WRITTEN)
+    counts = count_signals([task.kinds() for task in tasks], [task.lacks for task in tasks])
+    counted = {one.kind: round(one.weight, 2) for one in counts if one.found}
+    used = dict(MissingRule().weights)
+    said = used.pop("model")  # what simulated models say is counted by the benchmark alone
+    assert counted == used
+    assert MissingRule().threshold < said < 0.7
 
 
 def test_signals_that_are_found_together_count_more_than_each_alone() -> None:
@@ -219,6 +203,40 @@ def test_a_model_that_names_nothing_stops_nothing(reply: Any, stated: bool) -> N
     assert found.question is None
     assert found.error is None
     assert found.result is not None
+
+
+@pytest.mark.parametrize(
+    ("weights", "threshold", "goal"),
+    [
+        ({"placeholder": 0.9, "model": 0.9}, 0.8, "Pay {{name}} the rent."),  # the text tells all
+        ({"placeholder": 0.3, "model": 0.6}, 0.9, "Pay {{name}} the rent."),  # nothing could tell
+        ({"placeholder": 0.3}, 0.5, "Pay the rent."),  # the word counts for nothing
+    ],
+)
+def test_a_model_whose_word_could_not_tip_the_rule_is_not_paid(
+    weights: Any, threshold: float, goal: str
+) -> None:
+    llm = ScriptedModel({"small": "Missing: everything"})
+    rule = MissingRule(weights, threshold)
+    found = asyncio.run(
+        check_missing(Task(goal), delegator=Delegator(llm), model="small", rule=rule)
+    )
+    assert llm.requests == []
+    assert found.stated is None
+
+
+def test_for_a_log_the_model_is_asked_whatever_the_text_shows() -> None:
+    for said, missing in (("Missing: nothing", False), ("Missing: the name", True)):
+        llm = ScriptedModel({"small": said})
+        found = asyncio.run(
+            check_missing(
+                Task("Pay {{name}} the rent."),
+                delegator=Delegator(llm),
+                model="small",
+                rule=MissingRule.by_model_alone(),
+            )
+        )
+        assert (found.missing, len(llm.requests)) == (missing, 1)
 
 
 def test_a_model_needs_somebody_to_ask_it_through() -> None:

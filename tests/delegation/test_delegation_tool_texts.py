@@ -16,6 +16,7 @@ from tests.delegation.tool_samples import call, delegator, errors_in, model
 
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.policies.specs import Deliberate
 from masrouter.delegation.tasks import DelegationError
 from masrouter.delegation.tools.calling import TOOLS, openai_tools, tools_of
 from masrouter.delegation.tools.schemas import checked
@@ -120,6 +121,21 @@ class TestTexts:
     def test_without_anything_to_call_the_examples_name_no_model(self) -> None:
         text = tools_of(delegator(ScriptedModel({})))[0].description
         assert '"model": "small"' not in text
+
+    def test_policies_are_spoken_of_only_where_there_are_some(self) -> None:
+        own = Settings(
+            policies={"careful": Deliberate(cheap="synthetic-small", strong="synthetic-large")}
+        )
+        plain, with_policies = (
+            dict(said_by(delegator(options=options))) for options in (None, own)
+        )
+        assert "polic" not in "".join(plain.values()).casefold()
+        assert all("polic" in text for text in with_policies.values())
+        to = delegator(options=own)
+        for name, text in with_policies.items():
+            for example in _EXAMPLE.findall(text):
+                assert errors_in(call(name, example, to)) == []
+        assert all(len(tool.description) <= MOST_DESCRIPTION for tool in tools_of(to))
 
     def test_the_limit_of_a_batch_is_the_settings(self) -> None:
         text = tools_of(delegator(options=Settings(max_tasks=3)))[1].description

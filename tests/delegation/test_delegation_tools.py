@@ -186,7 +186,7 @@ BAD = {
     "tasks as object": ("delegate_tasks", '{"tasks": {"goal": "a"}}', "tasks: expected a list"),
     "needs as text": ("delegate_tasks", f'{{"tasks": [{{{GOAL}, "needs": "a"}}]}}', "needs"),
     "text as task": ("delegate_tasks", '{"tasks": ["a"]}', "tasks\\[0\\]: expected an object"),
-    "unknown kind": ("list_models", '{"kind": "gpt"}', "one of model, worker, plan, auto"),
+    "unknown kind": ("list_models", '{"kind": "gpt"}', "one of model, worker, plan, policy, auto"),
 }
 
 

@@ -4,64 +4,49 @@ That independent samples agree is taken as a sign that their answer is right: se
 (Wang et al., arXiv 2203.11171), as the acceptance test of a cascade (Yue et al., arXiv 2310.03094).
 It is a sign, no proof: a model that errs the same way each time agrees with itself. Where samples
 show their steps, the verdict names the first on which they differ, as SAND (Xia et al., arXiv
-2507.07441) deliberates only where an agent's sampled actions differ; whether the steps before it
-are handed on is its user's choice (`deliberate(hand_over=True)`), which did not pay when measured.
+2507.07441) deliberates only where an agent's sampled actions differ; whether that step alone is
+delegated is the rule's choice (`Rule.at`).
 
-Not here: who is asked (`deliberating`), and which rule pays (`calibration`).
+Not here: what a step is (`steps`), who is asked (`deliberating`, `stepwise`), and which rule pays
+(`calibration`).
 """
 
 from __future__ import annotations
 
 import math
-import re
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from masrouter.answers import final_answer
-from masrouter.answers.blocks import FENCED
-from masrouter.answers.code import without_reasoning
-from masrouter.answers.values import numbers_in
+from masrouter.delegation.deliberation.steps import ALIKE, part, read_steps
 from masrouter.errors import ConfigError
 from masrouter.topologies.team import Reply
 from masrouter.topologies.votes import tally
 
-MOST_STEPS = 200
-_LONGEST = 40_000
-"""Characters of a sample that are searched for steps."""
-_ALIKE = 0.5
-"""Steps without numbers say the same where they share this part of their words (Jaccard)."""
-_OPENER_WORDS = 12
-"""A first line of at most so many words, without a number, opens the work and is no step."""
-
-_ITEM = re.compile(
-    r"^[ \t>]*(?:[*_]{0,2}step[ \t]+\d{1,3}[*_]{0,2}[ \t]*[:.)-]|\d{1,3}[.)](?=\s)|[-*•+](?=\s))"
-    r"[*_ \t]*",
-    re.IGNORECASE,
-)
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(A-Z0-9])")
-_SMALL = frozenset((
-    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "have", "in", "is", "it",
-    "its", "of", "on", "or", "so", "that", "the", "then", "there", "these", "this", "to", "was",
-    "we", "will", "with",
-))  # fmt: skip
+THRESHOLD = 2 / 3
+"""Share of the samples that must agree, where nothing else was calibrated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """When samples count as agreeing.
 
-    The default is the most cautious of three samples: all must agree. What pays is found on logs
-    (`calibrate`): on the 580 problems of `data/problems` with simulated models, two of three.
+    The default, two of three, is what calibration chose on the problems of `data/problems` with
+    simulated models; for others, `calibrate` on their own log.
     """
 
     samples: int = 3
     """How many are asked for."""
-    threshold: float = 1.0
+    threshold: float = THRESHOLD
     """Share of them that must give the same answer, in (0, 1]."""
     stop_early: bool = False
     """True asks no further once the rest cannot change the verdict: fewer calls, more waiting."""
+    at: Literal["task", "step"] = "task"
+    """What is delegated where samples part: the whole task, or the step at which they part, behind
+    which the cheap model goes on (`stepwise`). A step pays where it costs the strong worker much
+    less than an answer, so not where it thinks at length first; `calibrate` tries both."""
+    alike: float = ALIKE
+    """Steps without numbers say the same where they share this part of their words, in (0, 1]."""
 
     def __post_init__(self) -> None:
         if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 2:
@@ -69,7 +54,12 @@ class Rule:
                 f"rule: samples: expected a number >= 2 (one sample agrees with itself), "
                 f"got {self.samples!r}"
             )
-        check_threshold(self.threshold)
+        check_share("threshold", self.threshold)
+        if self.at not in ("task", "step"):
+            raise ConfigError(f"rule: at: expected 'task' or 'step', got {self.at!r}")
+        if not isinstance(self.stop_early, bool):
+            raise ConfigError(f"rule: stop_early: expected true or false, got {self.stop_early!r}")
+        check_share("alike", self.alike)
 
     @property
     def needed(self) -> int:
@@ -83,24 +73,6 @@ class Rule:
         """
         wanting = self.needed - votes
         return wanting if 0 < wanting <= self.samples - tried else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a sample's work."""
-
-    text: str
-    """As it was written, without its number or bullet."""
-    values: frozenset[Fraction | None]
-    """What it comes to: the numbers behind its last `=`, else all its numbers."""
-    words: frozenset[str]
-
-    def says(self, other: Step) -> bool:
-        """Whether both come to the same: by numbers where there are any, else by words."""
-        if self.values or other.values:
-            return self.values == other.values
-        either = len(self.words | other.words)
-        return not either or len(self.words & other.words) >= _ALIKE * either
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +98,10 @@ class Verdict:
 def should_delegate(
     samples: Sequence[str],
     *,
-    threshold: float = 1.0,
+    threshold: float = THRESHOLD,
     asked: int | None = None,
     passed: Sequence[bool] | None = None,
+    alike: float = ALIKE,
 ) -> Verdict:
     """Whether samples of a cheap model agree too little to trust them, and where they part.
 
@@ -138,11 +111,24 @@ def should_delegate(
     asked: how many samples were asked for, where some failed; None takes all of `samples`.
     passed: the outcome of a check of each sample, such as the examples that a question shows. Then
     only samples that passed count, and all of them agree.
+    alike: the part of their words that steps without numbers share where they say the same.
 
-    Raises ConfigError for a threshold outside (0, 1], for no samples asked for, for fewer asked
-    than came, and for outcomes of another number of samples.
+    Raises ConfigError for a share outside (0, 1], for no samples asked for, for fewer asked than
+    came, and for outcomes of another number of samples.
     """
-    check_threshold(threshold)
+    verdict = verdict_of(samples, threshold=threshold, asked=asked, passed=passed)
+    return with_parting(verdict, samples, threshold=threshold, alike=alike)
+
+
+def verdict_of(
+    samples: Sequence[str],
+    *,
+    threshold: float = THRESHOLD,
+    asked: int | None = None,
+    passed: Sequence[bool] | None = None,
+) -> Verdict:
+    """As `should_delegate`, by the answers alone: where the samples part is not looked for."""
+    check_share("threshold", threshold)
     asked = len(samples) if asked is None else asked
     if asked < 1 or asked < len(samples):
         raise ConfigError(
@@ -165,14 +151,21 @@ def should_delegate(
         votes = count.votes if count else 0
         answer = count.winner.text if count else None
         told = f"{votes} of {asked} samples agree, {needed} must"
-    delegate = votes < needed
-    step, agreed = (
-        parting([reply.text for reply in said], threshold=threshold, asked=asked)
-        if delegate
-        else (None, ())
-    )
-    at = "" if step is None else f"; they part at step {step}"
-    return Verdict(delegate, votes / asked, votes, asked, answer, step, agreed, told + at)
+    return Verdict(votes < needed, votes / asked, votes, asked, answer, None, (), told)
+
+
+def with_parting(
+    verdict: Verdict, samples: Sequence[str], *, threshold: float, alike: float
+) -> Verdict:
+    """A verdict of `verdict_of` on these samples, with the step at which they part."""
+    check_share("alike", alike)
+    if not verdict.delegate:
+        return verdict
+    step, agreed = parting(samples, threshold=threshold, asked=verdict.asked, alike=alike)
+    if step is None:
+        return verdict
+    reason = f"{verdict.reason}; they part at step {step}"
+    return replace(verdict, step=step, agreed=agreed, reason=reason)
 
 
 def votes_needed(asked: int, threshold: float) -> int:
@@ -182,73 +175,26 @@ def votes_needed(asked: int, threshold: float) -> int:
 
 
 def parting(
-    samples: Sequence[str], *, threshold: float = 1.0, asked: int | None = None
+    samples: Sequence[str],
+    *,
+    threshold: float = THRESHOLD,
+    asked: int | None = None,
+    alike: float = ALIKE,
 ) -> tuple[int | None, tuple[str, ...]]:
     """The first step, from 1, on which fewer samples agree than must, and the steps before it.
 
-    The steps are compared in order; a sample that parted once does not come back. Where the steps
-    agree to the end, it is the answer that parts: the step behind the last. (None, ()) where too
-    few samples show any steps.
+    Where the steps agree to the end, it is the answer that parts: the step behind the last.
+    (None, ()) where too few samples show any steps.
     """
     asked = len(samples) if asked is None else asked
-    needed = votes_needed(asked, threshold)
-    group = [steps for steps in map(read_steps, samples) if steps]
-    if len(group) < needed:
+    place = part([read_steps(text) for text in samples], votes_needed(asked, threshold), alike)
+    if place is None:
         return None, ()
-    at = 0
-    while True:
-        kinds: list[list[tuple[Step, ...]]] = []
-        for steps in group:
-            if len(steps) > at:
-                same = next((kind for kind in kinds if kind[0][at].says(steps[at])), None)
-                if same is None:
-                    kinds.append([steps])
-                else:
-                    same.append(steps)
-        largest = max(kinds, key=len, default=[])
-        if len(largest) < needed:
-            return at + 1, tuple(step.text for step in group[0][:at])
-        group = largest
-        at += 1
+    return len(place.agreed) + 1, tuple(step.text for step in place.agreed)
 
 
-def read_steps(text: str) -> tuple[Step, ...]:
-    """The steps of an answer's work: numbered or bulleted items, else its lines and sentences.
-
-    Programs and the line that gives the answer are no steps, nor is a short first line without a
-    number (`Let me work this out.`).
-    """
-    work = FENCED.sub("\n", without_reasoning(text[:_LONGEST]))
-    lines = [line for line in work.split("\n") if line.strip() and final_answer(line) is None]
-    marks = [at for at, line in enumerate(lines) if _ITEM.match(line)]
-    if len(marks) >= 2:
-        ends = [*marks[1:], len(lines)]
-        items = [" ".join(lines[at:end]) for at, end in zip(marks, ends, strict=True)]
-        steps = [_step(_ITEM.sub("", item, count=1)) for item in items[:MOST_STEPS]]
-    else:
-        sentences = [part for line in lines for part in _SENTENCE_END.split(line)]
-        steps = [_step(part) for part in sentences[: MOST_STEPS + 1]]
-        if len(steps) > 1 and not steps[0].values and len(steps[0].text.split()) <= _OPENER_WORDS:
-            del steps[0]
-    return tuple(step for step in steps[:MOST_STEPS] if step.values or step.words)
-
-
-def _step(text: str) -> Step:
-    said = " ".join(text.split())
-    result = said.rpartition("=")[2]
-    values = numbers_in(result) or numbers_in(said)
-    words = re.findall(r"\w+", unicodedata.normalize("NFKC", said).casefold())
-    return Step(
-        said,
-        frozenset(value for _, value in values),
-        frozenset(word for word in words if word not in _SMALL),
-    )
-
-
-def check_threshold(threshold: float) -> None:
+def check_share(name: str, share: float) -> None:
     """Raises ConfigError for a share outside (0, 1]."""
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
-    if not number or not 0 < threshold <= 1:
-        raise ConfigError(
-            f"threshold: expected a share of the samples in (0, 1], got {threshold!r}"
-        )
+    number = isinstance(share, int | float) and not isinstance(share, bool)
+    if not number or not 0 < share <= 1:
+        raise ConfigError(f"{name}: expected a share in (0, 1], got {share!r}")

@@ -3,7 +3,8 @@
 Folds of queries: on all but one the rule is chosen, on that one it is judged, so that every figure
 is of queries that the choice has not seen. The message-length rule, the usual heuristic, is chosen
 in the same way on the same folds. Always asking the strong worker and never asking it have nothing
-to choose.
+to choose. Where the log has samples in steps, rules that delegate the step at which samples part
+are tried as well.
 
 The figures hold for the models, the prompts and the queries of the log, and for no others.
 """
@@ -11,27 +12,37 @@ The figures hold for the models, the prompts and the queries of the log, and for
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from masrouter.answers import answer_key
 from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.measuring import (
+    FEWEST_QUERIES,
+    RESAMPLES,
+    Ints,
+    Measured,
+    groups_of,
+    mean_of,
+    resampled_groups,
+    saved,
+    told_json,
+)
+from masrouter.delegation.deliberation.replaying import (
+    Outcomes,
+    ReadQuery,
+    blank,
+    known,
+    replay,
+    rules_of,
+)
 from masrouter.delegation.deliberation.sampled import SampledQuery
 from masrouter.errors import EvaluationError
-from masrouter.types import Interval
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-DELIBERATE, VOTE = "deliberate", "vote"
+DELIBERATE, WHOLE, STEP, VOTE = "deliberate", "whole", "step", "vote"
 ALWAYS, NEVER, LENGTH, COIN = "always", "never", "length", "coin"
-RESAMPLES = 2000
-FEWEST_QUERIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +64,6 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
-    """What a rule gives on each of n queries."""
-
-    score: Floats  # (n,)
-    cost: Floats  # (n,) US dollars
-    delegated: Floats  # (n,) 1 where the strong worker was asked, else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A mean over queries with its 95 % bootstrap interval."""
-
-    mean: float
-    interval: Interval
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """One rule on all queries, each judged by the choice made without it."""
 
@@ -78,6 +72,14 @@ class Row:
     cost_usd: Measured
     delegated: float
     """Share of queries that the strong worker was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow(Row):
+    """With how often a step alone was delegated."""
+
+    handed: float
+    """Share of queries of which the strong worker was asked for a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,12 @@ class Calibration:
     queries: int
     folds: int
     seed: int
-    rows: tuple[Row, ...]
+    rows: tuple[RuleRow, ...]
     """deliberate, always, never and length. Then, to see what does it: the vote, which takes the
     samples' most frequent answer and never delegates; and the coin, always or never at random at
-    deliberate's cost (or one of the two, where that lies outside)."""
+    deliberate's cost (or one of the two, where that lies outside). Where both were tried, whole and
+    step behind deliberate: chosen among the rules that delegate the whole task, or a step, alone.
+    """
     against: tuple[Against, ...]
     """The same without deliberate itself."""
     chosen: tuple[Rule, ...]
@@ -125,18 +129,29 @@ class Calibration:
             "rows": [
                 {
                     "name": row.name,
-                    "score": _told(row.score),
-                    "cost_usd": _told(row.cost_usd),
+                    "score": told_json(row.score),
+                    "cost_usd": told_json(row.cost_usd),
                     "delegated": row.delegated,
+                    "handed": row.handed,
                 }
                 for row in self.rows
             ],
             "against": [
-                {"name": row.name, "score": _told(row.score), "saved": _told(row.cost_saved)}
-                for row in self.against
+                {
+                    "name": one.name,
+                    "score": told_json(one.score),
+                    "saved": told_json(one.cost_saved),
+                }
+                for one in self.against
             ],
-            "chosen": [[rule.samples, rule.needed] for rule in self.chosen],
+            "chosen": [rule_json(rule) for rule in self.chosen],
         }
+
+
+def rule_json(rule: Rule) -> dict[str, Any]:
+    """What was chosen of a rule; how alike steps must be only where it matters."""
+    told: dict[str, Any] = {"samples": rule.samples, "needed": rule.needed, "at": rule.at}
+    return {**told, "alike": rule.alike} if rule.at == "step" else told
 
 
 def calibrate(
@@ -152,135 +167,117 @@ def calibrate(
     """Choose a rule on logged samples, and measure what choosing it so is worth.
 
     rules: those to choose from; None takes every number of samples that all queries have, with
-    every number of them that must agree. stop_early: whether these ask one after the other.
-    Intervals are percentiles of a paired bootstrap over queries (Efron and Tibshirani 1993); they
-    know nothing of other models or of how the samples would fall another time.
+    every number of them that must agree, and where all were collected with steps, the same once
+    more at the step. stop_early: whether these ask one after the other. Queries of one group are
+    never parted by folds or draws. Intervals are percentiles of a paired bootstrap (`measuring`).
 
     Raises EvaluationError for fewer than 20 queries, for an unknown cost, for rules that want more
-    samples than are logged, and for fewer than 2 folds.
+    samples than are logged, for steps in some queries only, and for fewer than 2 folds.
     """
     goal = Goal() if goal is None else goal
-    most = min((len(query.samples) for query in queries), default=0)
-    _check(queries, folds)
-    if rules is None:
-        rules = [
-            Rule(samples, needed / samples, stop_early)
-            for samples in range(2, most + 1)
-            for needed in range(2, samples + 1)
-        ]
-    for rule in rules:
-        if rule.samples > most:
-            raise EvaluationError(
-                f"calibration: a rule wants {rule.samples} samples, and a query has {most}"
-            )
-    keys = [tuple(_key(sample.text) for sample in query.samples) for query in queries]
-    deliberate = [replay(queries, rule, keys=keys) for rule in rules]
-    votes = [replay(queries, rule, keys=keys, delegate=False) for rule in rules]
+    group = groups_of([(query.query_id, query.group) for query in queries])  # (n,)
+    _check(queries, folds, int(group.max(initial=-1)) + 1)
+    rules = _rules(queries, stop_early) if rules is None else rules
+    read = [ReadQuery.read(query) for query in queries]
+    acted = [replay(read, rule) for rule in rules]
+    votes = [replay(read, rule, delegate=False) for rule in rules]
     lengths = _lengths(queries)
     by_length = [_by_length(queries, length) for length in lengths]
     always, never = _by_length(queries, 0), _by_length(queries, None)
+    kinds = {DELIBERATE: list(range(len(rules)))}
+    for name, at in ((WHOLE, "task"), (STEP, "step")):
+        if 0 < sum(rule.at == at for rule in rules) < len(rules):
+            kinds[name] = [n for n, rule in enumerate(rules) if rule.at == at]
 
-    rng = np.random.default_rng(seed)
-    fold = rng.permutation(np.arange(len(queries)) % folds)  # (n,)
-    held_out = {name: _blank(len(queries)) for name in (DELIBERATE, LENGTH, VOTE)}
+    fold = np.random.default_rng(seed).permutation(np.arange(group.max() + 1) % folds)[
+        group
+    ]  # (n,)
+    found = {name: blank(len(queries)) for name in (*kinds, LENGTH, VOTE)}
     chosen: list[Rule] = []
     for k in range(folds):
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
-        at = _best(deliberate, always, train, goal)
-        chosen.append(rules[at])
-        _fill(held_out[DELIBERATE], deliberate[at], test)
-        _fill(held_out[VOTE], votes[at], test)
-        _fill(held_out[LENGTH], by_length[_best(by_length, always, train, goal)], test)
-    found = {
-        DELIBERATE: held_out[DELIBERATE],
+        best = {
+            name: those[_best([acted[n] for n in those], always, train, goal)]
+            for name, those in kinds.items()
+        }
+        for name, n in best.items():
+            _fill(found[name], acted[n], test)
+        chosen.append(rules[best[DELIBERATE]])
+        _fill(found[VOTE], votes[best[DELIBERATE]], test)
+        _fill(found[LENGTH], by_length[_best(by_length, always, train, goal)], test)
+    mine = found[DELIBERATE]
+    shown: Mapping[str, Outcomes] = {
+        **{name: found[name] for name in kinds},
         ALWAYS: always,
         NEVER: never,
-        LENGTH: held_out[LENGTH],
-        VOTE: held_out[VOTE],
-        COIN: _coin(held_out[DELIBERATE], always, never),
+        LENGTH: found[LENGTH],
+        VOTE: found[VOTE],
+        COIN: _coin(mine, always, never),
     }
     everything = np.arange(len(queries))
-    counts = _resampled(len(queries), resamples, seed)
-    mine = found[DELIBERATE]
+    counts = resampled_groups(group, resamples, seed)
     return Calibration(
-        rule=rules[_best(deliberate, always, everything, goal)],
+        rule=rules[_best(acted, always, everything, goal)],
         length=lengths[_best(by_length, always, everything, goal)],
         goal=goal,
         queries=len(queries),
         folds=folds,
         seed=seed,
         rows=tuple(
-            Row(
+            RuleRow(
                 name,
-                _mean(one.score, counts),
-                _mean(one.cost, counts),
+                mean_of(one.score, counts),
+                mean_of(one.cost, counts),
                 float(one.delegated.mean()),
+                float(one.handed.mean()),
             )
-            for name, one in found.items()
+            for name, one in shown.items()
         ),
         against=tuple(
             Against(
-                name, _mean(mine.score - one.score, counts), _saved(mine.cost, one.cost, counts)
+                name, mean_of(mine.score - one.score, counts), saved(mine.cost, one.cost, counts)
             )
-            for name, one in found.items()
+            for name, one in shown.items()
             if name != DELIBERATE
         ),
         chosen=tuple(chosen),
     )
 
 
-def replay(
-    queries: Sequence[SampledQuery],
-    rule: Rule,
-    *,
-    keys: Sequence[tuple[str | None, ...]] | None = None,
-    delegate: bool = True,
-) -> Outcomes:
-    """What `deliberate` would have given on each query with the logged samples, in their order.
-
-    keys: of the samples' answers, where they are known already; None of a blank one.
-    delegate: False takes the most frequent answer whatever its votes; without any the score is 0.
-    """
-    found = _blank(len(queries))
-    for at, query in enumerate(queries):
-        said = tuple(_key(sample.text) for sample in query.samples) if keys is None else keys[at]
-        tried = rule.needed if rule.stop_early else rule.samples
-        while True:
-            votes = Counter(key for key in said[:tried] if key is not None)
-            # On equal votes the first answer wins, as a Counter keeps its order.
-            winner, count = votes.most_common(1)[0] if votes else (None, 0)
-            wanting = rule.wanting(count, tried)
-            if not wanting:
-                break
-            tried += wanting
-        found.cost[at] = math.fsum(_known(sample.cost_usd) for sample in query.samples[:tried])
-        if winner is not None and (count >= rule.needed or not delegate):
-            found.score[at] = query.samples[said.index(winner)].score
-        elif delegate:
-            found.score[at] = query.strong.score
-            found.cost[at] += _known(query.strong.cost_usd)
-            found.delegated[at] = 1.0
-    return found
-
-
-def _key(text: str) -> str | None:
-    return answer_key(text) if text.strip() else None
+def _rules(queries: Sequence[SampledQuery], stop_early: bool) -> tuple[Rule, ...]:
+    """All that the log can answer for."""
+    whole = rules_of(min(len(query.samples) for query in queries), stop_early=stop_early)
+    stepped = [query for query in queries if query.stepped]
+    if not stepped:
+        return whole
+    if len(stepped) < len(queries):
+        bare = next(query for query in queries if not query.stepped)
+        raise EvaluationError(
+            f"calibration: {len(stepped)} of {len(queries)} queries were collected with steps, and "
+            f"{bare.query_id!r} was not; calibrate the two kinds apart, or collect all with steps"
+        )
+    most = min(len(query.stepped) for query in queries)
+    return (*whole, *rules_of(most, stop_early=stop_early, at_step=True))
 
 
 def _by_length(queries: Sequence[SampledQuery], length: int | None) -> Outcomes:
     """The strong worker from so many characters on, else one sample; None never asks it."""
-    found = _blank(len(queries))
+    found = blank(len(queries))
     for at, query in enumerate(queries):
-        strong = length is not None and len(query.query) >= length
+        strong = length is not None and _length(query) >= length
         one = query.strong if strong else query.samples[0]
-        found.score[at], found.cost[at] = one.score, _known(one.cost_usd)
+        found.score[at], found.cost[at] = one.score, known(one.cost_usd)
         found.delegated[at] = float(strong)
     return found
 
 
+def _length(query: SampledQuery) -> int:
+    return len(query.query) + len(query.context)
+
+
 def _lengths(queries: Sequence[SampledQuery]) -> list[int | None]:
     """Thresholds worth trying: always, between any two lengths that occur, never."""
-    lengths = sorted({len(query.query) for query in queries})
+    lengths = sorted({_length(query) for query in queries})
     return [0, *lengths[1:], None]
 
 
@@ -305,65 +302,32 @@ def _coin(mine: Outcomes, always: Outcomes, never: Outcomes) -> Outcomes:
         share * always.score + (1 - share) * never.score,
         share * always.cost + (1 - share) * never.cost,
         np.full(len(mine.score), share),
+        np.zeros(len(mine.score)),
     )
-
-
-def _resampled(n: int, resamples: int, seed: int) -> Floats:
-    """How often each query is drawn, (resamples, n); the same for all rules, so that they pair."""
-    rng = np.random.default_rng(seed + 1)
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float64)
-
-
-def _mean(values: Floats, counts: Floats) -> Measured:
-    means = counts @ values / len(values)  # (resamples,)
-    return Measured(float(values.mean()), _interval(means))
-
-
-def _saved(mine: Floats, other: Floats, counts: Floats) -> Measured:
-    if not other.sum() > 0:
-        raise EvaluationError("calibration: a rule costs nothing at all, so no share can be saved")
-    with np.errstate(divide="ignore", invalid="ignore"):  # a draw may cost nothing
-        saved = 1 - (counts @ mine) / (counts @ other)  # (resamples,)
-    return Measured(1 - float(mine.sum() / other.sum()), _interval(saved[np.isfinite(saved)]))
-
-
-def _interval(values: Floats) -> Interval:
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(float(low), float(high))
-
-
-def _blank(n: int) -> Outcomes:
-    return Outcomes(np.zeros(n), np.zeros(n), np.zeros(n))
 
 
 def _fill(into: Outcomes, values: Outcomes, rows: Ints) -> None:
     into.score[rows] = values.score[rows]
     into.cost[rows] = values.cost[rows]
     into.delegated[rows] = values.delegated[rows]
+    into.handed[rows] = values.handed[rows]
 
 
-def _check(queries: Sequence[SampledQuery], folds: int) -> None:
+def _check(queries: Sequence[SampledQuery], folds: int, groups: int) -> None:
     if len(queries) < FEWEST_QUERIES:
         raise EvaluationError(
             f"calibration: {len(queries)} queries are too few to choose on; log {FEWEST_QUERIES}"
         )
-    if not 2 <= folds <= len(queries):
-        raise EvaluationError(f"calibration: folds: expected 2 to {len(queries)}, got {folds}")
+    if not 2 <= folds <= groups:
+        raise EvaluationError(f"calibration: folds: expected 2 to {groups}, got {folds}")
     for query in queries:
-        costs = [query.strong.cost_usd, *(sample.cost_usd for sample in query.samples)]
-        if None in costs:
+        samples = [*query.samples, *query.stepped]
+        costs = [query.strong.cost_usd]
+        for parting in query.partings:
+            costs.append(parting.step.cost_usd)
+            samples += parting.samples
+        if None in [*costs, *(sample.cost_usd for sample in samples)]:
             raise EvaluationError(
                 f"calibration: query {query.query_id!r}: an unknown cost; give the model's price "
                 "when collecting, or leave the query out"
             )
-
-
-def _known(cost: float | None) -> float:
-    assert cost is not None
-    return cost
-
-
-def _told(measured: Measured) -> dict[str, float]:
-    return {
-        "mean": measured.mean, "low": measured.interval.low, "high": measured.interval.high
-    }  # fmt: skip

@@ -1,11 +1,14 @@
 """Work in rounds: a draft says what it lacks, that is asked for, and the next draft has it.
 
-    draft ── `Missing: ...` lines ──► workers by description, else subtasks ──► next draft
+    (goal ──► a look-up ahead) ──► draft ── `Missing: ...` lines ──► workers by description,
+                                     ▲                              else subtasks
+                                     └──────────────────────────────────────┘
 
 That the work so far shows what to look for next is ITER-RETGEN's idea (Shao et al., arXiv
-2305.15294); there the whole draft is the query, here its last lines are. That a model asks for what
-it needs in its own words, and is matched with tools by their descriptions instead of being shown
-all of them, is MCP-Zero's (Fei et al., arXiv 2506.01056); here in one stage, not servers first.
+2305.15294), which looks up by the question alone first, and then by the question and a whole draft;
+here a draft's last lines are asked for. That a model asks for what it needs in its own words, and
+is matched with tools by their descriptions instead of being shown all of them, is MCP-Zero's (Fei
+et al., arXiv 2506.01056); here in one stage, not servers first.
 
 Every round ends in bounded work: so many rounds, so many requests a round, none asked twice.
 """
@@ -17,9 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from masrouter.delegation.delegator import Delegator, check_options
+from masrouter.delegation.intake import check_options
 from masrouter.delegation.tasks import OnTaskEvent, Task, TaskError, TaskResult
-from masrouter.delegation.workers.matching import match_workers
+from masrouter.delegation.workers.matching import MatchingRule, match_workers
 from masrouter.encoder import Encoder
 from masrouter.execution.ledger import Ledger, total_usage
 from masrouter.sections import section
@@ -30,6 +33,7 @@ from masrouter.topologies.team import call_seed
 from masrouter.types import Usage
 
 if TYPE_CHECKING:
+    from masrouter.delegation.delegator import Delegator
     from masrouter.delegation.episodes.log import Episode
     from masrouter.delegation.workers.worker import Worker
 
@@ -78,6 +82,8 @@ class Iteration:
     """Why there is no answer; None where there is one."""
     usage: Usage
     latency_s: float
+    ahead: TaskResult | None = None
+    """What was looked up by the goal alone, found or not."""
     episode: str | None = None
     """Where it was logged; None without a log."""
 
@@ -89,6 +95,7 @@ async def iterate(
     model: str | None = None,
     subtask: str | None = "auto",
     find: Find | None = None,
+    ahead: str | None = None,
     rounds: int = 3,
     requests: int = 4,
     budget_usd: float | None = None,
@@ -104,9 +111,13 @@ async def iterate(
 
     model: writes the drafts; None takes the task's own, or the delegator's default.
     find: who is asked for what (`by_description`). subtask: who is asked where it knows nobody;
-    None asks nobody then. rounds: drafts at most. requests: asked for after a draft, at most.
+    None asks nobody then. ahead: who is asked with the goal itself before the first draft; for a
+    worker that looks up, since a draft that misses nothing asks for nothing. rounds: drafts at
+    most. requests: asked for after a draft, at most.
     The other keywords are those of `Delegator.delegate_task`; the deadline and the budget hold for
-    all of it. A request that fails leaves a gap in the next draft, and nothing else.
+    all of it. A request that fails leaves a gap in the next draft, and nothing else. A model is
+    told what a request is for; a worker gets the request alone, or with the goal where it takes
+    "all".
 
     Raises ConfigError for rounds or requests below 1, LogError where no episode can be opened, and
     DelegationError where the settings allow fewer tasks at once than `requests`.
@@ -136,8 +147,18 @@ async def iterate(
         )
         return batch.results
 
+    workers = {worker.name: worker for worker in delegator.workers}
     done: list[Round] = []
     given: list[str] = []
+    looked_up: TaskResult | None = None
+    if ahead is not None:
+        worker = workers.get(ahead)
+        # A worker that takes its material would take the context for what is to be looked up.
+        context = task.context if worker is None or worker.takes == "all" else ""
+        first = replace(task, model=ahead, context=context, id=f"{prefix}ahead", needs=())
+        (looked_up,) = await delegate([replace(first, grade=None)], "ahead")
+        if looked_up.answer is not None:
+            given.append(section("found", looked_up.answer))
     asked: set[str] = set()
     stopped: Stopped = "rounds"
     for number in range(1, rounds + 1):
@@ -167,17 +188,17 @@ async def iterate(
         if number == rounds:
             break
         asked |= {_same(item) for item in fresh}
-        names = [None] * len(fresh) if find is None else find(fresh)
+        # An encoder takes its time.
+        names = [None] * len(fresh) if find is None else await asyncio.to_thread(find, fresh)
         batch = [
             Task(
                 item,
-                # A worker is given the request alone; a model has to know what it is for.
-                "" if name else _purpose(task, draft),
-                model=name or subtask,
+                _beside(workers.get(asked_of), task, draft),
+                model=asked_of,
                 id=f"{prefix}round-{number}-request-{at}",
             )
             for at, (item, name) in enumerate(zip(fresh, names, strict=True), 1)
-            if name or subtask
+            if (asked_of := name or subtask) is not None
         ]
         found = await delegate(batch, f"requests {number}") if batch else ()
         done[-1] = replace(done[-1], requests=found)
@@ -187,7 +208,8 @@ async def iterate(
             break
         given += [section("found", one.answer or "", request=one.goal) for one in answers]
     last = next((one.draft for one in reversed(done) if one.draft is not None), None)
-    results = [result for one in done for result in (one.result, *one.requests)]
+    results = [] if looked_up is None else [looked_up]
+    results += [result for one in done for result in (one.result, *one.requests)]
     return Iteration(
         answer=None if last is None else last.answer,
         missing=() if last is None else last.missing,
@@ -196,20 +218,23 @@ async def iterate(
         error=done[-1].result.error if last is None else None,
         usage=total_usage([result.usage for result in results]),
         latency_s=loop.time() - start,
+        ahead=looked_up,
         episode=None if episode is None else episode.id,
     )
 
 
 def by_description(
-    workers: Sequence[Worker], encoder: Encoder, *, threshold: float | None = None
+    workers: Sequence[Worker], encoder: Encoder, *, rule: MatchingRule | None = None
 ) -> Find:
     """Who is asked: the worker whose description is nearest, where it is near enough.
 
-    threshold: see `workers.match_workers`.
+    rule: see `workers.match_workers`. A description says what kind of work somebody does; a request
+    that names a fact alone hardly shows who has it (tests/benchmarks/bench_iterate.py). One worker
+    that looks things up is better named as `subtask` or `ahead` of `iterate`.
     """
     chosen = tuple(workers)
     return lambda asked: [
-        match.worker for match in match_workers(asked, chosen, encoder, threshold=threshold)
+        match.worker for match in match_workers(asked, chosen, encoder, rule=rule)
     ]
 
 
@@ -226,7 +251,11 @@ def _same(item: str) -> str:
     return " ".join(item.casefold().split()).rstrip(".?!")
 
 
-def _purpose(task: Task, draft: Draft) -> str:
+def _beside(worker: Worker | None, task: Task, draft: Draft) -> str:
+    """The context of a request. A worker that takes its material would take that for the request;
+    a model has to know what a request is for."""
+    if worker is not None:
+        return task.goal if worker.takes == "all" else ""
     return prompt(
         "This is needed for a larger task; supply it, and do not do the whole.",
         section("task", task.goal),

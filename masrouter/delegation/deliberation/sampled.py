@@ -2,34 +2,32 @@
 
 JSON Lines, one query a line, all of it known, since a rule is judged by both sides of its choice:
 
-    {"query_id": "arith-17", "query": "What is 17 * 23?", "task": "math",
+    {"query_id": "arith-17", "query": "What is 17 * 23?", "task": "math", "context": "",
      "samples": [{"text": "... Answer: 391", "score": 1, "cost_usd": 0.00002}, ...],
-     "strong": {"score": 1, "cost_usd": 0.0009}}
+     "strong": {"score": 1, "cost_usd": 0.0009},
+     "lacks": false, "group": "arith-17", "check": {"named": false, "cost_usd": 0.00001},
+     "stepped": [{"text": "1. 17 * 20 = 340 ...", "score": 1, "cost_usd": 0.00003}, ...],
+     "partings": [{"steps": ["17 * 20 = 340"], "step": {"text": "2. ...", "cost_usd": 0.0004},
+                   "samples": [{"text": "...", "score": 1, "cost_usd": 0.00003}, ...]}]}
 
-`task` may be null or absent. A sample that failed has the text "" and score 0. Traffic under a
-rule does not do: where samples agreed, nobody knows what the strong worker would have said; so
-some queries are run both ways (`collect_samples`).
+Only `query_id`, `query`, `samples` and `strong` must be there. A sample that failed has the text ""
+and score 0. `lacks`, `group` and `check` are for the missing-information check; `stepped` and
+`partings` for delegating at a step. Traffic under a rule does not do: where samples agreed, nobody
+knows what the strong worker would have said; so some queries are run both ways (`collecting`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
-from masrouter.delegation.tasks import DelegationError, Task, TaskResult
-from masrouter.errors import ConfigError, LogError
-from masrouter.execution.ledger import Ledger
+from masrouter.errors import LogError
 from masrouter.logs.lines import LINE_BYTES, BadLine, parse_line
-from masrouter.topologies.team import call_seed
-
-if TYPE_CHECKING:
-    from masrouter.delegation.delegator import Delegator
 
 MOST_SAMPLES = 64
 
@@ -55,6 +53,36 @@ class StrongOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """The cheap model's own word on what is missing, before anybody worked on the query."""
+
+    named: bool
+    """Whether it named anything."""
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What the strong worker said where it was asked for one step alone."""
+
+    text: str
+    """Empty where the call failed."""
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """What comes behind steps on which samples agree: the strong worker's step, and samples."""
+
+    steps: tuple[str, ...]
+    """Those that samples agree on, in order; none where they part at the first."""
+    step: StepOutcome
+    samples: tuple[Sample, ...]
+    """Answers of the cheap model with `steps` and `step` settled, in the order of their drawing;
+    none where the step cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class SampledQuery:
     """A query under both."""
 
@@ -65,19 +93,22 @@ class SampledQuery:
     strong: StrongOutcome
     task: str | None = None
     """Domain, as in the log schema."""
+    context: str = ""
+    """What the query was given with."""
+    lacks: bool | None = None
+    """Whether it lacks information; None where nobody knows."""
+    group: str | None = None
+    """Queries of one group (a problem whole, and with a gap) are never parted by folds."""
+    check: Check | None = None
+    """None where the model was not asked."""
+    stepped: tuple[Sample, ...] = ()
+    """Samples that were asked to work in numbered steps; none where none were drawn."""
+    partings: tuple[Parting, ...] = ()
+    """One for each list of steps behind which a rule may delegate; see `collecting`."""
 
     def to_json(self) -> dict[str, Any]:
-        """One line's object."""
-        return {
-            "query_id": self.query_id,
-            "query": self.query,
-            "task": self.task,
-            "samples": [
-                {"text": one.text, "score": one.score, "cost_usd": one.cost_usd}
-                for one in self.samples
-            ],
-            "strong": {"score": self.strong.score, "cost_usd": self.strong.cost_usd},
-        }
+        """One line's object; what is not known is left out."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "", ())}
 
 
 def read_samples(*paths: str | Path) -> tuple[SampledQuery, ...]:
@@ -145,87 +176,6 @@ def _unwritable(path: str | Path, error: OSError) -> LogError:
     return LogError(f"{path}: cannot be written: {error.strerror or error}")
 
 
-async def collect_samples(
-    tasks: Sequence[Task],
-    *,
-    cheap: str,
-    strong: str,
-    delegator: Delegator,
-    samples: int = 5,
-    budget_usd: float | None = None,
-    within: Ledger | None = None,
-    seed: int = 0,
-    max_concurrency: int = 8,
-    on_query: Callable[[SampledQuery], None] | None = None,
-    on_failure: Callable[[TaskResult], None] | None = None,
-) -> tuple[SampledQuery, ...]:
-    """Each task by the cheap model `samples` times, and once by the strong worker, all graded.
-
-    Every task needs an id of its own and a grader. A call that fails for good counts as a wrong
-    answer, as it would for whoever waits for it; one that was refused (unknown name, no key, no
-    money left) raises DelegationError, and an answer that the grader cannot judge ConfigError.
-
-    on_query: given each query, in their order, once all before it are done; and those that were
-    done where it ends with an error, so that what was paid for is not lost. on_failure: given each
-    call that failed for good; where a provider was down, they say nothing of its models.
-    """
-    if len({task.id for task in tasks}) < len(tasks) or any(t.id is None for t in tasks):
-        raise ConfigError("collect_samples: every task needs an id of its own")
-    if any(task.grade is None for task in tasks):
-        raise ConfigError("collect_samples: every task needs a grader")
-    if not 2 <= samples <= MOST_SAMPLES:
-        raise ConfigError(f"collect_samples: samples: expected 2 to {MOST_SAMPLES}, got {samples}")
-    ledger = Ledger(budget_usd, within=within)
-    slots = asyncio.Semaphore(max_concurrency)
-
-    async def ask(task: Task, model: str, part: str) -> tuple[TaskResult, float]:
-        async with slots:
-            result = await delegator.delegate_task(
-                replace(task, id=f"{task.id}-{part}", model=model, needs=()),
-                within=ledger,
-                seed=call_seed(seed, 0, f"{task.id} {part}"),
-            )
-        if result.error is not None:
-            if result.error.type not in ("provider", "worker", "deadline"):
-                raise DelegationError(result.error)
-            if on_failure is not None:
-                on_failure(result)
-            return result, 0.0
-        if result.grading is None:
-            raise ConfigError(f"collect_samples: task {task.id!r}: its grader gave no grade")
-        return result, result.grading.score
-
-    async def collect(task: Task) -> SampledQuery:
-        parts = [(cheap, f"sample-{n}") for n in range(1, samples + 1)] + [(strong, "strong")]
-        *cheaply, (best, score) = await asyncio.gather(*(ask(task, *part) for part in parts))
-        return SampledQuery(
-            query_id=str(task.id),
-            query=task.goal,
-            task=task.kind,
-            samples=tuple(
-                Sample(one.answer or "", value, one.usage.cost_usd) for one, value in cheaply
-            ),
-            strong=StrongOutcome(score, best.usage.cost_usd),
-        )
-
-    tell = on_query or (lambda query: None)
-    working: list[asyncio.Task[SampledQuery]] = []
-    found: list[SampledQuery] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            working += [group.create_task(collect(task)) for task in tasks]
-            for one in working:
-                found.append(await one)
-                tell(found[-1])
-    except BaseExceptionGroup as broken:
-        raise broken.exceptions[0] from None
-    finally:
-        for one in working[len(found) :]:
-            if one.done() and not one.cancelled() and one.exception() is None:
-                tell(one.result())
-    return tuple(found)
-
-
 def _lines(path: Path) -> Iterable[bytes]:
     try:
         with path.open("rb") as file:
@@ -236,26 +186,54 @@ def _lines(path: Path) -> Iterable[bytes]:
 
 
 def _query(data: Mapping[str, Any]) -> SampledQuery:
-    _known(data, "line", ("query_id", "query", "task", "samples", "strong"))
-    samples = data.get("samples")
-    if not isinstance(samples, list) or not 2 <= len(samples) <= MOST_SAMPLES:
-        raise BadLine("samples", f"expected a list of 2 to {MOST_SAMPLES}")
+    _known(data, "line", tuple(SampledQuery.__dataclass_fields__))
     strong = _known(data.get("strong"), "strong", ("score", "cost_usd"))
-    task = data.get("task")
+    stepped = _samples(data.get("stepped", []), "stepped", least=0)
+    partings = data.get("partings", [])
+    if not isinstance(partings, list):
+        raise BadLine("partings", "expected a list")
+    if partings and not stepped:
+        raise BadLine("partings", "expected samples in `stepped` that part there")
     return SampledQuery(
         query_id=_text(data, "query_id"),
         query=_text(data, "query"),
-        samples=tuple(_sample(one, f"samples[{at}]") for at, one in enumerate(samples)),
+        samples=_samples(data.get("samples"), "samples", least=2),
         strong=StrongOutcome(_score(strong, "strong"), _cost(strong, "strong")),
-        task=None if task is None else _text(data, "task"),
+        task=_text(data, "task") if data.get("task") is not None else None,
+        context=_string(data, "context", "context") if "context" in data else "",
+        lacks=_flag(data, "lacks", "lacks") if data.get("lacks") is not None else None,
+        group=_text(data, "group") if data.get("group") is not None else None,
+        check=_check(data["check"]) if data.get("check") is not None else None,
+        stepped=stepped,
+        partings=tuple(_parting(one, f"partings[{at}]") for at, one in enumerate(partings)),
     )
+
+
+def _samples(data: Any, name: str, *, least: int) -> tuple[Sample, ...]:
+    if not isinstance(data, list) or not least <= len(data) <= MOST_SAMPLES:
+        raise BadLine(name, f"expected a list of {least} to {MOST_SAMPLES}")
+    return tuple(_sample(one, f"{name}[{at}]") for at, one in enumerate(data))
+
+
+def _check(data: Any) -> Check:
+    data = _known(data, "check", ("named", "cost_usd"))
+    return Check(_flag(data, "named", "check.named"), _cost(data, "check"))
+
+
+def _parting(data: Any, name: str) -> Parting:
+    data = _known(data, name, ("steps", "step", "samples"))
+    steps = data.get("steps")
+    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+        raise BadLine(f"{name}.steps", "expected a list of texts")
+    step = _known(data.get("step"), f"{name}.step", ("text", "cost_usd"))
+    said = StepOutcome(_string(step, "text", f"{name}.step.text"), _cost(step, f"{name}.step"))
+    samples = _samples(data.get("samples"), f"{name}.samples", least=0)
+    return Parting(tuple(steps), said, samples)
 
 
 def _sample(data: Any, name: str) -> Sample:
     data = _known(data, name, ("text", "score", "cost_usd"))
-    if not isinstance(data.get("text"), str):
-        raise BadLine(f"{name}.text", "expected text")
-    return Sample(data["text"], _score(data, name), _cost(data, name))
+    return Sample(_string(data, "text", f"{name}.text"), _score(data, name), _cost(data, name))
 
 
 def _known(data: Any, name: str, keys: tuple[str, ...]) -> Mapping[str, Any]:
@@ -272,6 +250,20 @@ def _text(data: Mapping[str, Any], name: str) -> str:
     value = data.get(name)
     if not isinstance(value, str) or not value.strip():
         raise BadLine(name, "expected non-empty text")
+    return value
+
+
+def _string(data: Mapping[str, Any], key: str, name: str) -> str:
+    value = data.get(key)
+    if not isinstance(value, str):
+        raise BadLine(name, "expected text")
+    return value
+
+
+def _flag(data: Mapping[str, Any], key: str, name: str) -> bool:
+    value = data.get(key)
+    if not isinstance(value, bool):
+        raise BadLine(name, "expected true or false")
     return value
 
 

@@ -1,53 +1,68 @@
-"""Calibrated thresholds in a file: when to delegate, and when to ask what is missing.
+"""Calibrated thresholds in a file: when to delegate, when to ask first, and which worker fits.
 
-JSON, so that it can be read, compared and edited; what they were chosen on stands beside them.
+JSON, so that it can be read, compared and edited; what each part was chosen on stands beside it.
+A part that was never calibrated is null.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from masrouter.delegation.deliberation.agreement import Rule
 from masrouter.delegation.deliberation.missing import MissingRule
+from masrouter.delegation.workers.matching import MatchingRule
 from masrouter.errors import ConfigError
 from masrouter.logs.lines import BadLine, parse_line
 
 FORMAT = "masrouter.delegation.thresholds"
-VERSION = 1
+VERSION = 2
+PARTS = ("rule", "missing", "matching")
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What calibration found."""
+    """What calibration found; a part is None where it was not calibrated."""
 
-    rule: Rule
+    rule: Rule | None = None
+    """When samples agree (`calibrate`)."""
     missing: MissingRule | None = None
-    """None where it was not calibrated."""
-    chosen_on: Mapping[str, Any] = field(default_factory=dict)
-    """Of which models, queries and figures they come; for whoever reads the file."""
+    """When to ask first (`calibrate_missing`)."""
+    matching: MatchingRule | None = None
+    """When a worker fits a request."""
+    chosen_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By part: of which models, queries and figures it comes; for whoever reads the file."""
+
+    def __post_init__(self) -> None:
+        for part, said in self.chosen_on.items():
+            if part not in PARTS or getattr(self, part) is None:
+                raise ConfigError(f"chosen_on: {part!r} is no part that is given here")
+            if not isinstance(said, Mapping):
+                raise ConfigError(f"chosen_on: {part}: expected an object, got {said!r}")
 
     def save(self, path: str | Path) -> None:
-        """Write the file, in place of one that is there; raises ConfigError where it cannot be."""
+        """Write the file whole, in place of one that is there.
+
+        Raises ConfigError where it cannot be; what was there is then untouched.
+        """
+        parts = {part: getattr(self, part) for part in PARTS}
         data = {
             "format": FORMAT,
             "version": VERSION,
-            "rule": {
-                "samples": self.rule.samples,
-                "threshold": self.rule.threshold,
-                "stop_early": self.rule.stop_early,
-            },
-            "missing": None
-            if self.missing is None
-            else {"weights": dict(self.missing.weights), "threshold": self.missing.threshold},
-            "chosen_on": dict(self.chosen_on),
+            **{part: None if rule is None else _told(rule) for part, rule in parts.items()},
+            "chosen_on": {part: dict(said) for part, said in self.chosen_on.items()},
         }
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
         try:
-            Path(path).write_text(f"{text}\n", encoding="utf-8")
+            text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{path}: chosen_on: not for JSON: {error}") from None
+        try:
+            _replace(Path(path), f"{text}\n")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -66,30 +81,92 @@ class Thresholds:
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
+    @classmethod
+    def updated(
+        cls,
+        path: str | Path,
+        *,
+        rule: Rule | None = None,
+        missing: MissingRule | None = None,
+        matching: MatchingRule | None = None,
+        chosen_on: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Thresholds:
+        """Write the parts that are given, and keep the others of a file that is there.
+
+        chosen_on: of the parts given, by part; what stood there of them goes with the old parts.
+        Gives what the file holds then. Raises ConfigError as `load` and `save` do.
+        """
+        new = [
+            part
+            for part, value in zip(PARTS, (rule, missing, matching), strict=True)
+            if value is not None
+        ]
+        chosen = dict(chosen_on or {})
+        if strange := sorted(set(chosen) - set(new)):
+            raise ConfigError(f"chosen_on: {strange[0]!r} is no part that is given here")
+        there = cls.load(path) if Path(path).exists() else cls()
+        kept = {part: said for part, said in there.chosen_on.items() if part not in new}
+        done = cls(
+            rule or there.rule,
+            missing or there.missing,
+            matching or there.matching,
+            {**kept, **chosen},
+        )
+        done.save(path)
+        return done
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write it beside the file and move it there: a reader sees the old file or the new one."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # mkstemp's own mode would hide it from others
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _told(part: Rule | MissingRule | MatchingRule) -> dict[str, Any]:
+    if isinstance(part, MissingRule):
+        return {"weights": dict(part.weights), "threshold": part.threshold}
+    return asdict(part)
+
 
 def _read(data: Mapping[str, Any]) -> Thresholds:
-    top = _mapping(data, "file", {"format", "version", "rule", "missing", "chosen_on"})
-    if top["format"] != FORMAT:
-        raise ConfigError(f"format: expected {FORMAT!r}, got {top['format']!r}")
-    if top["version"] != VERSION or isinstance(top["version"], bool):
-        raise ConfigError(
-            f"version: this masrouter reads version {VERSION}, got {top['version']!r}"
-        )
-    rule = _mapping(top["rule"], "rule", {"samples", "threshold", "stop_early"})
-    if not isinstance(rule["stop_early"], bool):
-        raise ConfigError(f"rule: stop_early: expected true or false, got {rule['stop_early']!r}")
-    missing = top["missing"]
-    if missing is not None:
-        missing = _mapping(missing, "missing", {"weights", "threshold"})
-        if not isinstance(missing["weights"], Mapping):
-            raise ConfigError("missing: weights: expected an object")
-    if not isinstance(top["chosen_on"], Mapping):
+    _check_version(data)
+    top = _mapping(data, "file", {"format", "version", *PARTS, "chosen_on"})
+    chosen_on = top["chosen_on"]
+    if not isinstance(chosen_on, Mapping):
         raise ConfigError("chosen_on: expected an object")
     return Thresholds(
-        Rule(rule["samples"], rule["threshold"], rule["stop_early"]),
-        None if missing is None else MissingRule(dict(missing["weights"]), missing["threshold"]),
-        dict(top["chosen_on"]),
+        None if top["rule"] is None else _rule(top["rule"]),
+        None if top["missing"] is None else _missing(top["missing"]),
+        None if top["matching"] is None else _matching(top["matching"]),
+        dict(chosen_on),
     )
+
+
+def _rule(data: Any) -> Rule:
+    given = _mapping(data, "rule", {"samples", "threshold", "stop_early", "at", "alike"})
+    return Rule(**given)
+
+
+def _missing(data: Any) -> MissingRule:
+    given = _mapping(data, "missing", {"weights", "threshold"})
+    if not isinstance(given["weights"], Mapping):
+        raise ConfigError("missing: weights: expected an object")
+    return MissingRule(dict(given["weights"]), given["threshold"])
+
+
+def _matching(data: Any) -> MatchingRule:
+    return MatchingRule(**_mapping(data, "matching", {"threshold", "chat_weight", "encoder"}))
 
 
 def _mapping(data: Any, name: str, keys: set[str]) -> Mapping[str, Any]:
@@ -101,3 +178,14 @@ def _mapping(data: Any, name: str, keys: set[str]) -> Mapping[str, Any]:
     if unknown := sorted(set(data) - keys):
         raise ConfigError(f"{name}: unknown key {unknown[0]!r}")
     return data
+
+
+def _check_version(data: Mapping[str, Any]) -> None:
+    """Before anything else, since another version has other keys."""
+    if data.get("format") != FORMAT:
+        raise ConfigError(f"format: expected {FORMAT!r}, got {data.get('format')!r}")
+    if data.get("version") != VERSION or isinstance(data.get("version"), bool):
+        raise ConfigError(
+            f"version: this masrouter reads version {VERSION}, got {data.get('version')!r}; "
+            "calibrate again"
+        )
