@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +15,26 @@ import typer
 from rich.console import Console
 
 from masrouter.catalog import Catalog
-from masrouter.cli_delegating import Board, Progress, final_table, shown, totals
+from masrouter.cli_delegating import (
+    Board,
+    Progress,
+    cancelled_on_interrupt,
+    check_writable,
+    final_table,
+    shown,
+    totals,
+    written,
+)
 from masrouter.cli_models import SIMULATED, ServingModel, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths, CostWeight
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.log import EpisodeLog
 from masrouter.delegation.naming.settings import AUTO, PROVIDER_FLAG, Settings
 from masrouter.delegation.parent import ParentRun, run_parent
+from masrouter.delegation.policies.reading import deliberate_by
 from masrouter.delegation.task_file import read_task_file
 from masrouter.delegation.tasks import Grade, Grading, OnTaskEvent, Task
+from masrouter.delegation.workers.worker import Worker
 from masrouter.errors import ConfigError
 from masrouter.execution import Ledger
 from masrouter.execution.ledger import total_usage
@@ -38,6 +46,10 @@ from masrouter.sandbox import Sandbox
 from masrouter.types import Usage
 
 INTERRUPTED = 130
+PROVIDERS = "providers.yaml"
+"""What is asked without --llm, where it lies in the working folder."""
+DELIBERATE = "deliberate"
+"""The name of the policy that --cheap makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +78,22 @@ def delegate_command(
         str | None,
         typer.Option(
             help="For tasks that name none: `provider/model`, an alias, `small`, `medium`, "
-            "`large`, a plan's name, or `auto` to ask the router, which is the default with -c."
+            "`large`, the name of a plan, a policy or a worker, or `auto` to ask the router, which "
+            "is the default with -c."
         ),
     ] = None,
     provider: Annotated[
         str | None, typer.Option(help="Of --model: by this provider of the providers file.")
+    ] = None,
+    cheap: Annotated[
+        str | None,
+        typer.Option(help="In place of --model: ask this one a few times, --strong if they part."),
+    ] = None,
+    strong: Annotated[
+        str | None, typer.Option(help="With --cheap; `auto` where it is left out.")
+    ] = None,
+    thresholds: Annotated[
+        Path | None, typer.Option(help="With --cheap: what `masrouter deliberate` calibrated.")
     ] = None,
     budget: Annotated[
         float | None,
@@ -80,13 +103,21 @@ def delegate_command(
         ),
     ] = None,
     llm: Annotated[
-        str, typer.Option(help="A providers YAML file, or `simulated` (problems only).")
-    ] = SIMULATED,
+        str | None,
+        typer.Option(
+            help="A providers YAML file, or `simulated` (problems only). Left out: `simulated` "
+            "with --problems, else the `providers.yaml` in this folder."
+        ),
+    ] = None,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", "-c", help="The router that `auto` asks.")
     ] = None,
     settings: Annotated[
-        Path | None, typer.Option(help="A YAML file of aliases, tiers, plans, limits.")
+        Path | None, typer.Option(help="A YAML file of aliases, tiers, plans, policies, limits.")
+    ] = None,
+    workers: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of workers that are no chat models: translation, tools."),
     ] = None,
     parent: Annotated[
         str | None,
@@ -117,10 +148,14 @@ def delegate_command(
     Ctrl-C keeps what is done, and cancels the rest.
 
     \b
-    masrouter delegate --tasks tasks.yaml --budget 0.05 --llm providers.yaml
+    masrouter delegate --tasks tasks.yaml --budget 0.05
     masrouter delegate --model auto -c checkpoints/default --problems data/problems --limit 8
-    masrouter delegate --llm providers.yaml --model small "Name three tidal rivers."
+    masrouter delegate --cheap small --strong large --llm providers.yaml "How many ...?"
+    masrouter delegate --workers workers.yaml --model my-worker "Translate: ..."
     masrouter delegate --llm providers.yaml --parent large "Compare these two reports: ..."
+
+    With --cheap a task's answer is the cheap model's where its samples agree, else the strong
+    model's; policies of a settings file say the same under a name, and more.
     """
     if limit is not None and not problems:
         raise ConfigError("--limit: is for --problems")
@@ -131,20 +166,29 @@ def delegate_command(
     known = Catalog.load(*catalog or ())
     found = some_problems(problems, limit) if problems else ()
     handed_out = _tasks(goals or [], tasks, found)
+    llm = _llm(llm, bool(problems))
     if parent is not None and len(handed_out) != 1:
         raise ConfigError(f"--parent works on one goal, got {len(handed_out)}")
     if parent is not None and max_concurrency is not None:
         raise ConfigError("--max-concurrency is for given tasks, not for --parent")
     if out is not None:
-        _check_writable(out, {"--tasks": tasks, "--llm": Path(llm), "--log": log,
-                              "--settings": settings})  # fmt: skip
+        named = {"--tasks": tasks, "--llm": Path(llm), "--log": log, "--settings": settings,
+                 "--workers": workers, "--thresholds": thresholds}  # fmt: skip
+        check_writable(out, named)
     chosen = Settings() if settings is None else Settings.load(settings, catalog=known)
+    chosen = _deliberating(chosen, cheap, strong, thresholds, model, checkpoint)
+    model = model if cheap is None else DELIBERATE
     if parent is not None and model is not None:
         chosen = replace(chosen, default=model)
     if checkpoint is not None and chosen.default is None:
         chosen = replace(chosen, default=AUTO)
     if parent is None:  # the limit is for language models; this list is the user's own
         chosen = replace(chosen, max_tasks=max(chosen.max_tasks, len(handed_out)))
+    others: tuple[Worker, ...] = ()
+    if workers is not None:  # they bring pipelines and MCP along, which no other call needs
+        from masrouter.delegation.workers.worker_file import read_worker_file
+
+        others = read_worker_file(workers)
     asked = chat_model(llm, found, known)
     router = (
         None
@@ -153,7 +197,9 @@ def delegate_command(
     )
     with contextlib.ExitStack() as stack:
         episodes = None if log is None else EpisodeLog(log)
-        delegator = Delegator(asked, chosen, router=router, catalog=known, episodes=episodes)
+        delegator = Delegator(
+            asked, chosen, router=router, workers=others, catalog=known, episodes=episodes
+        )
         handed_out = [*stack.enter_context(_graded(handed_out, found))]
         job = _Job(
             delegator, asked, handed_out, model, parent, budget, deadline_s, max_concurrency,
@@ -163,7 +209,7 @@ def delegate_command(
         with shown(board, Progress()) as listen:
             ended = asyncio.run(job.done(board, listen))
     data = _data(ended)
-    unwritten = None if out is None else _written(out, data)
+    unwritten = None if out is None else written(out, data)
     if as_json:
         typer.echo(json.dumps(data, allow_nan=False))
     else:
@@ -176,6 +222,45 @@ def delegate_command(
     failed = ended.board.count("failed") if ended.parent is None else ended.parent.error
     if failed:
         raise typer.Exit(1)
+
+
+def _llm(given: str | None, has_problems: bool) -> str:
+    """What --llm says; left out, what is there to be asked."""
+    if given is not None or has_problems:
+        return given or SIMULATED
+    if not Path(PROVIDERS).is_file():
+        raise ConfigError(
+            f"nobody to ask: there is no {PROVIDERS} in this folder; name such a file with --llm, "
+            "or have simulated models answer problems: --problems, such as data/problems"
+        )
+    typer.echo(f"note: --llm {PROVIDERS}, which is in this folder", err=True)
+    return PROVIDERS
+
+
+def _deliberating(
+    rules: Settings,
+    cheap: str | None,
+    strong: str | None,
+    thresholds: Path | None,
+    model: str | None,
+    checkpoint: str | None,
+) -> Settings:
+    """The settings with the policy that --cheap makes."""
+    if cheap is None:
+        for option, value in (("--strong", strong), ("--thresholds", thresholds)):
+            if value is not None:
+                raise ConfigError(f"{option}: goes with --cheap")
+        return rules
+    if model is not None:
+        raise ConfigError("--cheap: goes in place of --model; leave one of both out")
+    if strong is None and checkpoint is None:
+        raise ConfigError("--cheap: name --strong too, or give a router (-c) that chooses it")
+    if DELIBERATE in rules.policies:
+        raise ConfigError(
+            f"--cheap: the settings have a policy {DELIBERATE!r}; use it as --model, or rename it"
+        )
+    made = deliberate_by(cheap, AUTO if strong is None else strong, thresholds)
+    return replace(rules, policies={**rules.policies, DELIBERATE: made})
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +286,7 @@ class _Job:
             if isinstance(self.llm, Providers):
                 await connections.enter_async_context(self.llm)
             work = asyncio.create_task(self._work(ledger, listen))
-            with _cancelled_on_interrupt(work):
+            with cancelled_on_interrupt(work):
                 await asyncio.wait([work])
         interrupted = work.cancelled()
         if interrupted:
@@ -238,28 +323,6 @@ class _Job:
             max_concurrency=self.max_concurrency,
         )
         return None
-
-
-@contextlib.contextmanager
-def _cancelled_on_interrupt(work: asyncio.Task[Any]) -> Iterator[None]:
-    """Ctrl-C or SIGTERM cancels `work`; a second one ends the program at once."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def remove() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    def interrupted() -> None:
-        remove()
-        work.cancel()
-
-    for number in signals:
-        loop.add_signal_handler(number, interrupted)
-    try:
-        yield
-    finally:
-        remove()
 
 
 def _tasks(goals: Sequence[str], file: Path | None, problems: Sequence[Problem]) -> list[Task]:
@@ -362,41 +425,3 @@ def _print(ended: _Ended, out: Path | None) -> None:
         say("interrupted: what was done is above, the rest was cancelled", "yellow")
     if out is not None:
         say(f"results: {out}")
-
-
-def _check_writable(path: Path, others: Mapping[str, Path | None]) -> None:
-    """Raises ConfigError before anything is spent, where `path` cannot become the results' file.
-
-    others: files of other options, which the results would replace.
-    """
-    if path.is_dir():
-        raise ConfigError(f"--out {path}: is a folder; name a file")
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"--out {path}: is a device or pipe; name a file, or use --json")
-    for option, other in others.items():
-        if other is not None and path.resolve() == other.resolve():
-            raise ConfigError(f"--out {path}: is the file of {option}, too; name another")
-    if not os.access(path.parent, os.W_OK) or not path.parent.is_dir():
-        raise ConfigError(f"--out {path}: its folder does not exist or cannot be written to")
-
-
-def _written(path: Path, data: Mapping[str, Any]) -> str | None:
-    """Write the file, which appears when it is complete; says why where it could not."""
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".json")
-        partial = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            partial.chmod(0o666 & ~mask)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        return error.strerror or str(error)
-    return None

@@ -1,4 +1,5 @@
-"""What `masrouter delegate` shows of its tasks while they run, and what is left of them at the end.
+"""What `masrouter delegate` shows of its tasks while they run, and what is left of them at the end:
+a table, a file of results, also where Ctrl-C ended it.
 
 Progress goes to standard error: a live table on a terminal, elsewhere a line for each task that
 begins or ends. All text of models and tasks is shown without escape sequences.
@@ -6,11 +7,17 @@ begins or ends. All text of models and tasks is shown without escape sequences.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
+import os
+import signal
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -26,6 +33,7 @@ from masrouter.delegation.tasks import (
     TaskStarted,
     TaskWorking,
 )
+from masrouter.errors import ConfigError
 from masrouter.execution.events import CallEnded, CallStarted
 from masrouter.execution.ledger import total_usage
 from masrouter.printable import on_one_line, printable
@@ -99,7 +107,7 @@ class Board:
             return self._ended(event.result)
         row = self._row(event.id)
         if isinstance(event, TaskRouted):
-            row.model = team_of(event.plan)
+            row.model = event.target.asked if event.plan is None else team_of(event.plan)
         elif isinstance(event, TaskStarted):
             row.state, row.started = "working", self.clock()
             return row
@@ -128,6 +136,9 @@ class Board:
             row.model = ", ".join(result.models)
             if result.plan is not None and len(result.plan.agents) > 1:
                 row.model = f"{result.plan.topology}: {row.model}"
+            how = "" if result.policy is None or result.error else result.policy["how"]
+            if how not in ("", row.model):
+                row.model += f" ({how})"
         elif not row.model:
             row.model = result.asked or ""
         return row
@@ -221,6 +232,66 @@ def totals(board: Board, spent_usd: float, charged_usd: float, seconds: float) -
     return f"{', '.join(parts)}; {money}; {seconds:.1f} s"
 
 
+@contextlib.contextmanager
+def cancelled_on_interrupt(work: asyncio.Task[Any]) -> Iterator[None]:
+    """Ctrl-C or SIGTERM cancels `work`; a second one ends the program at once."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def remove() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    def interrupted() -> None:
+        remove()
+        work.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, interrupted)
+    try:
+        yield
+    finally:
+        remove()
+
+
+def check_writable(path: Path, others: Mapping[str, Path | None]) -> None:
+    """Raises ConfigError before anything is spent, where `path` cannot become the results' file.
+
+    others: files of other options, which the results would replace.
+    """
+    if path.is_dir():
+        raise ConfigError(f"--out {path}: is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"--out {path}: is a device or pipe; name a file, or use --json")
+    for option, other in others.items():
+        if other is not None and path.resolve() == other.resolve():
+            raise ConfigError(f"--out {path}: is the file of {option}, too; name another")
+    if not os.access(path.parent, os.W_OK) or not path.parent.is_dir():
+        raise ConfigError(f"--out {path}: its folder does not exist or cannot be written to")
+
+
+def written(path: Path, data: Mapping[str, Any]) -> str | None:
+    """Write the file, which appears when it is complete; says why where it could not."""
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".json")
+        partial = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            partial.chmod(0o666 & ~mask)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
 def team_of(plan: Plan) -> str:
     """A plan in short: of a single agent, its model."""
     return plan.agents[0].model if len(plan.agents) == 1 else str(plan)
@@ -272,7 +343,9 @@ def _result(row: Row) -> str:
     if row.result is None:
         return row.state
     if row.result.error is not None:
-        error = row.result.error
+        error, policy = row.result.error, row.result.policy
+        if policy is not None and error.type == "missing_information":
+            return f"asks: {error.asked}"
         near = f" (nearest: {', '.join(error.nearest)})" if error.nearest else ""
         told = all(name in error.message for name in error.nearest)
         return f"{error.type}: {error.message}{'' if told else near}"

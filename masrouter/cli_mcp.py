@@ -19,6 +19,7 @@ from masrouter.cli_options import CatalogPaths, as_backend
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.log import EpisodeLog
 from masrouter.delegation.naming.settings import AUTO, Settings
+from masrouter.delegation.workers.worker import Worker
 from masrouter.errors import ConfigError
 from masrouter.problems import Problem
 from masrouter.router import Router
@@ -36,7 +37,11 @@ def mcp_command(
     ] = None,
     settings: Annotated[
         Path | None,
-        typer.Option(help="A YAML file: default model, aliases, tiers, plans, what is allowed."),
+        typer.Option(help="A YAML file: default model, aliases, tiers, plans, policies, limits."),
+    ] = None,
+    workers: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file of workers that are no chat models: translation, tools."),
     ] = None,
     problems: Annotated[
         list[Path] | None, typer.Option(help="What the simulated models know (repeat the option).")
@@ -68,7 +73,8 @@ def mcp_command(
 
     \b
     masrouter mcp --llm providers.yaml -c checkpoints/default --budget 2
-    masrouter mcp --llm providers.yaml --settings delegation.yaml --http --port 8485 --budget 2
+    masrouter mcp --llm providers.yaml --settings delegation.yaml --workers workers.yaml --budget 2
+    masrouter mcp --llm providers.yaml --http --port 8485 --budget 2
     MASROUTER_MCP_KEY=... masrouter mcp --llm providers.yaml --http --host 0.0.0.0 --budget 2
 
     Over the standard streams whoever starts it is its only client; what it has to say goes to
@@ -107,6 +113,7 @@ def mcp_command(
             model,
             rules,
             router=router,
+            workers=_workers(workers),
             catalog=known,
             episodes=None if log is None else EpisodeLog(log),
         )
@@ -137,6 +144,14 @@ def mcp_command(
             f"masrouter mcp: serves {who} at {url}; budget: {total}", err=True
         ),
     )
+
+
+def _workers(path: Path | None) -> tuple[Worker, ...]:
+    if path is None:
+        return ()
+    from masrouter.delegation.workers.worker_file import read_worker_file
+
+    return read_worker_file(path)
 
 
 def _known_problems(llm: str, paths: list[Path]) -> tuple[Problem, ...]:

@@ -246,6 +246,15 @@ def test_what_models_and_tasks_say_cannot_steer_the_terminal(
         (("--max-concurrency", "0", "one"), "max_concurrency"),
         (("--model", "quick", "--limit", "2", "one"), "--limit: is for --problems"),
         (("--provider", "lab", "one"), "--provider: says whose --model is meant"),
+        (("--workers", "none.yaml", "one"), "none.yaml: cannot be read"),
+        (("--strong", "quick", "one"), "--strong: goes with --cheap"),
+        (("--thresholds", "t.json", "one"), "--thresholds: goes with --cheap"),
+        (("--cheap", "quick", "one"), "--cheap: name --strong too, or give a router"),
+        (("--cheap", "quick", "--model", "strong", "one"), "--cheap: goes in place of --model"),
+        (
+            ("--cheap", "quick", "--strong", "strong", "--thresholds", "none.json", "one"),
+            "none.json: cannot be read",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

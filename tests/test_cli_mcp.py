@@ -67,10 +67,20 @@ class TestStdio:
         problems = read_problems(PROBLEMS)[:3]
         log = tmp_path / "episodes.jsonl"
         settings = tmp_path / "settings.yaml"
-        settings.write_text("aliases: {mini: gpt-4o-mini}\nmax_tasks: 3\n")
+        settings.write_text(
+            "aliases: {mini: gpt-4o-mini}\nmax_tasks: 3\n"
+            "policies: {careful: {deliberate: {cheap: mini, strong: o3-mini}}}\n"
+        )
+        (tmp_path / "served_tools.py").write_text(
+            'def shout(text: str) -> str:\n    """Says it in capital letters."""\n'
+            "    return text.upper()\n"
+        )
+        workers = tmp_path / "workers.yaml"
+        workers.write_text('workers: {shouter: {python: "served_tools:shout", usd_per_call: 0}}\n')
         arguments = [
             *COMMAND[1:], *SIMULATED, "-c", str(ROOT / "checkpoints" / "default"),
             "--backend", "onnx", "--settings", str(settings), "--budget", "0.5", "--log", str(log),
+            "--workers", str(workers),
         ]  # fmt: skip
         told: list[str] = []
 
@@ -91,9 +101,18 @@ class TestStdio:
                     assert offers["gpt-4o-mini"]["aliases"] == ["mini"]
                     tasks = [{"goal": problem.query, "model": "auto"} for problem in problems[:2]]
                     tasks.append({"goal": problems[2].query, "model": "mini"})
+                    assert offers["careful"]["kind"] == "policy"
+                    careful = {"goal": problems[2].query, "model": "careful"}
+                    thought = (await client.call_tool("delegate_task", careful)).structured_content
+                    shout = {"goal": "Shout it.", "context": "hello", "model": "shouter"}
+                    loud = (await client.call_tool("delegate_task", shout)).structured_content
                     done = await client.call_tool(
                         "delegate_tasks", {"tasks": tasks}, progress_callback=on_progress
                     )
+            assert thought is not None
+            assert thought["policy"]["kind"] == "deliberate"
+            assert loud is not None
+            assert loud["summary"] == "HELLO"
             answer = done.structured_content
             assert answer is not None
             assert [one["status"] for one in answer["results"]] == ["done"] * 3
@@ -101,6 +120,7 @@ class TestStdio:
             assert answer["results"][0]["expected"]["reasons"]
             assert answer["results"][2]["models"] == ["gpt-4o-mini"]
             spent = answer["usage"]["cost_usd"]
+            spent += thought["usage"]["cost_usd"]
             assert answer["budget_left_usd"] == pytest.approx(0.5 - spent)
 
         asyncio.run(run())
@@ -174,6 +194,7 @@ class TestRefusals:
             ([*SIMULATED, "--budget-per-call", "inf"], ConfigError, "budget_usd of a call"),
             ([*SIMULATED, "--deadline-s", "0"], ConfigError, "deadline_s: expected seconds > 0"),
             ([*SIMULATED, "--settings", "none.yaml"], ConfigError, "none.yaml: cannot be read"),
+            ([*SIMULATED, "--workers", "none.yaml"], ConfigError, "none.yaml: cannot be read"),
             ([*SIMULATED, "-c", "none/such"], CheckpointError, "none/such"),
             ([*SIMULATED, "--catalog", "none.yaml"], CatalogError, "none.yaml"),
             ([*SIMULATED, "--http", "--host", "0.0.0.0"], ConfigError, ENVIRONMENT_KEY),

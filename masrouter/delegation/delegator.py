@@ -1,7 +1,9 @@
 """Hand out tasks, each to the model or team that fits it: `Delegator`, and two plain functions.
 
     tasks ── `intake` ─┬─ `naming` ────► who was asked for ───┬─ `running` ──► results, in the
-                       └─ `automatic` ─► who the router picks ┘                tasks' order
+                       └─ `automatic` ─► who the router picks ┘   │    ▲       tasks' order
+                                                                  └────┴─ `policies`, which hand
+                                                                          out tasks in turn
 
 A batch has one ledger. What is wrong with a task is that task's error; what is wrong with a call as
 a whole (too many tasks, a budget that is no number) is raised before anything is sent.
@@ -10,7 +12,8 @@ a whole (too many tasks, a budget that is no number) is raised before anything i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypedDict, Unpack
@@ -20,13 +23,13 @@ from masrouter.delegation.automatic.auto import Auto, remembering
 from masrouter.delegation.automatic.costs import at_prices_of, committed_usd, most_call_usd
 from masrouter.delegation.episodes.log import Episode, EpisodeLog
 from masrouter.delegation.episodes.recording import Recording
-from masrouter.delegation.intake import Taken, take_in
+from masrouter.delegation.intake import Taken, check_options, take_in
 from masrouter.delegation.naming.model_names import callable_models, learned_names, renamed
 from masrouter.delegation.naming.names import Names
 from masrouter.delegation.naming.offers import Offer, offers_of
 from masrouter.delegation.naming.settings import AUTO, Settings
 from masrouter.delegation.query import task_query
-from masrouter.delegation.running import BatchWork, Job, Tell
+from masrouter.delegation.running import BatchWork, Job, PolicyJob, Tell
 from masrouter.delegation.task_errors import error_of, needed_failed
 from masrouter.delegation.tasks import (
     Batch,
@@ -37,15 +40,14 @@ from masrouter.delegation.tasks import (
     TaskResult,
 )
 from masrouter.delegation.workers.worker import Worker, with_workers
+from masrouter.encoder import Encoder, load_encoder
 from masrouter.errors import ConfigError
-from masrouter.execution.dispatch import Clock, check_deadline
+from masrouter.execution.dispatch import Clock
 from masrouter.execution.ledger import Ledger
 from masrouter.llms.chat import ChatModel
 from masrouter.router import Router
-from masrouter.selection import number
 from masrouter.topologies.registry import topology_names
-from masrouter.topologies.rules import check_count
-from masrouter.types import RoutingDecision
+from masrouter.types import Plan, RoutingDecision
 
 
 class CallOptions(TypedDict, total=False):
@@ -75,10 +77,13 @@ class Delegator:
         workers: Sequence[Worker] = (),
         catalog: Catalog | None = None,
         episodes: EpisodeLog | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         """llm: calls the models. settings: names, what is allowed, limits. router: decides `auto`.
         workers: callables that stand among the models. catalog: roles with their prompts and what
-        models are good at; None is the default one. episodes: where every result is logged."""
+        models are good at; None is the default one. episodes: where every result is logged.
+        encoder: compares requests with workers' descriptions; None takes the router's, or without
+        one the default, loaded when a policy first needs it."""
         self.llm = with_workers(llm, workers)
         self.settings = Settings() if settings is None else settings
         self.router = router
@@ -87,6 +92,17 @@ class Delegator:
         self.episodes = episodes
         self._models = llm
         self._chooser = None if router is None else remembering(router)
+        own = None if self._chooser is None else self._chooser.encoder
+        self._encoder = own if encoder is None else encoder
+        self._loading = threading.Lock()
+
+    def encoder(self) -> Encoder:
+        """What compares requests with workers' descriptions. It may load a model, once, which
+        takes seconds: call it in a worker thread. Raises what `load_encoder` raises."""
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = load_encoder()
+            return self._encoder
 
     def offers(self) -> tuple[Offer, ...]:
         """All that a task may be given to, as it stands now: keys may come and go."""
@@ -142,7 +158,8 @@ class Delegator:
             on_event: called with each event of each task.
             episode, under: where the results belong in a tree of decisions; without an episode,
                 a Delegator that has a log opens one for this call.
-            max_concurrency: tasks at once; None takes the settings'.
+            max_concurrency: tasks at once; None takes the settings'. What a policy hands out within
+                its task comes on top.
 
         Raises ConfigError for an argument or settings that cannot be meant, RoutingError for such a
         cost weight, DelegationError of type `limit` for too many tasks, LogError where no episode
@@ -164,7 +181,7 @@ class Delegator:
             budgeted = left_usd is not None
             resolve = partial(names.resolve, call=model, parent=parent_model, budgeted=budgeted)
             jobs = [_job(each, resolve) for each in taken]
-            if any(job.target is not None and job.target.plan is None for job in jobs):
+            if any(job.target is not None and job.target.kind == "auto" for job in jobs):
                 jobs = self._with_auto(jobs, names, left_usd, cost_weight)
             return names, jobs
 
@@ -192,10 +209,17 @@ class Delegator:
             seed=seed,
             tell=Tell(on_event),
             recording=recording,
+            run_policy=partial(self._run_policy, cost_weight),
         )
         results = await work.results(jobs)
         kept = None if recording is None else recording.episode.id
         return Batch(results, clock.now(), budget_usd, ledger.charged_usd, kept)
+
+    async def _run_policy(self, cost_weight: float | None, asked: PolicyJob) -> TaskResult:
+        # Policies hand out tasks by a Delegator: they stand above it, and bring much along.
+        from masrouter.delegation.policies.running import run_policy
+
+        return await run_policy(asked, delegator=self, cost_weight=cost_weight)
 
     def _check_place(self, episode: Episode | None, under: str | None) -> None:
         if episode is not None and self.episodes is None:
@@ -215,7 +239,7 @@ class Delegator:
             for at, job in enumerate(jobs)
             if job.error is None
         }
-        asking = [at for at in sound if jobs[at].plan is None]
+        asking = [at for at in sound if jobs[at].kind == "auto"]
         settled = [(text, plan) for at, text in sound.items() if (plan := jobs[at].plan)]
         usual = self.settings.max_tokens
         tokens = {sound[at]: jobs[at].task.max_tokens or usual for at in sound}
@@ -231,13 +255,21 @@ class Delegator:
                 topologies=topology_names(),
                 most_call_usd=lambda query, plan: most(query, renamed(plan, called)),
             )
+            later: list[str] = []  # tasks by auto that policies are going to hand out
+            if budgeted:
+                for at, text in sound.items():
+                    for plan in self._policy_plans(jobs[at], names):
+                        if plan is None:
+                            later.append(text)
+                        else:
+                            settled.append((text, plan))
             committed = committed_usd(self.llm, router, settled, learned, most) if budgeted else 0.0
             chosen = auto.choose(
-                [sound[at] for at in asking],
+                [*(sound[at] for at in asking), *later],
                 budget_usd=left_usd,
                 committed_usd=committed,
                 cost_weight=cost_weight,
-            )
+            )[: len(asking)]
         except Exception as failure:  # the router's fault is no fault of the named tasks
             error = error_of(failure, AUTO)
             chosen = [DelegationError(error) for _ in asking]
@@ -249,6 +281,13 @@ class Delegator:
             else:
                 done[at] = replace(jobs[at], error=decision.error)
         return done
+
+    def _policy_plans(self, job: Job, names: Names) -> Iterator[Plan | None]:
+        """What a policy's task is going to call at most, about; None is a call of `auto`."""
+        if job.target is None or job.target.policy is None:
+            return
+        for name, times in self.settings.policies[job.target.policy].calls:
+            yield from [names.resolve(name, budgeted=True).plan] * times
 
 
 def delegate_task(
@@ -323,19 +362,6 @@ def _without_lost(jobs: Sequence[Job]) -> list[Job]:
                 done[at] = replace(job, error=failed[job.id])
                 found = True
     return done
-
-
-def check_options(
-    deadline_s: float | None, cost_weight: float | None, max_concurrency: int | None, seed: int
-) -> None:
-    """Raises ConfigError, or RoutingError for a cost weight, for what cannot be meant."""
-    check_deadline(deadline_s)
-    if cost_weight is not None:
-        number("cost_weight", cost_weight, at_least=0.0)
-    if max_concurrency is not None:
-        check_count("max_concurrency", max_concurrency, least=1)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ConfigError(f"seed: expected a whole number, got {seed!r}")
 
 
 def _check_no_loop(name: str) -> None:

@@ -1,6 +1,7 @@
 """What a batch is checked for before anybody works: each task gets an id, and a fault of its own.
 
-Here is what can be said of the tasks alone. Which model a name means is `naming`'s business.
+Here is what can be said of the tasks, and of a call's options, alone. Which model a name means is
+`naming`'s business.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from difflib import get_close_matches
 from masrouter.delegation.naming.settings import MOST_NAME
 from masrouter.delegation.tasks import DelegationError, ErrorType, Task, TaskError
 from masrouter.errors import ConfigError
+from masrouter.execution.dispatch import check_deadline
+from masrouter.selection import number
+from masrouter.topologies.rules import check_count
 
 MOST_TOKENS = 1_000_000_000
 """Completion tokens of an answer: more is no number that anybody could mean, or pay for."""
@@ -61,6 +65,19 @@ def take_in(
         if faults[index] is None:
             faults[index] = _needs_fault(id, needs, ids)
     return tuple(Taken(*parts) for parts in zip(ids, tasks, faults, strict=True))
+
+
+def check_options(
+    deadline_s: float | None, cost_weight: float | None, max_concurrency: int | None, seed: int
+) -> None:
+    """Raises ConfigError, or RoutingError for a cost weight, for what cannot be meant."""
+    check_deadline(deadline_s)
+    if cost_weight is not None:
+        number("cost_weight", cost_weight, at_least=0.0)
+    if max_concurrency is not None:
+        check_count("max_concurrency", max_concurrency, least=1)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ConfigError(f"seed: expected a whole number, got {seed!r}")
 
 
 def _fault(task: Task, max_goal_characters: int) -> TaskError | None:

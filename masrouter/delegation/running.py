@@ -7,10 +7,11 @@ ledger; what goes wrong with a task is its own error, and only being cancelled e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from masrouter.catalog import Catalog
+from masrouter.delegation.episodes.log import Episode
 from masrouter.delegation.episodes.recording import Recording
 from masrouter.delegation.grading import grading_of
 from masrouter.delegation.query import task_query
@@ -18,6 +19,7 @@ from masrouter.delegation.task_errors import error_of, internal, needed_failed, 
 from masrouter.delegation.tasks import (
     OnTaskEvent,
     Target,
+    TargetKind,
     Task,
     TaskEnded,
     TaskError,
@@ -49,9 +51,38 @@ class Job:
     plan: Plan | None = None
     decision: RoutingDecision | None = None
     error: TaskError | None = None
-    """None where there is a target with a plan."""
+    """None where there is a target: of a policy, or with a plan."""
     asked: str | None = None
     """The name that decided, where it leads to no target."""
+
+    @property
+    def kind(self) -> TargetKind | None:
+        """Of its target; None where there is none."""
+        return None if self.target is None else self.target.kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyJob:
+    """A job whose name is a policy's, when its turn has come."""
+
+    id: str
+    task: Task
+    """Without its needs, its model and its id."""
+    target: Target
+    given: Mapping[str, str]
+    """The answers that it needs, by the ids of their tasks."""
+    ledger: Ledger
+    clock: Clock
+    seed: int
+    working: Callable[[Event], None]
+    """Is told what happens within its teams."""
+    episode: Episode | None
+    under: str | None
+
+
+RunPolicy = Callable[[PolicyJob], Awaitable[TaskResult]]
+"""Gives a result with the node of the log whose answer it is, if it was logged, and its grade, if
+that has one. It raises nothing for what may go wrong with a task."""
 
 
 class Tell:
@@ -85,9 +116,11 @@ class BatchWork:
         seed: int,
         tell: Tell,
         recording: Recording | None,
+        run_policy: RunPolicy,
     ) -> None:
-        """max_concurrency: tasks at once, and graders. max_tokens: of an answer of a task that sets
-        none. recording: keeps each result as it comes."""
+        """max_concurrency: tasks at once, and graders; what a policy hands out in turn comes on
+        top. max_tokens: of an answer of a task that sets none. recording: keeps each result as it
+        comes."""
         self._llm = llm
         self._catalog = catalog
         self._ledger = ledger
@@ -98,6 +131,7 @@ class BatchWork:
         self._seed = seed
         self._tell = tell
         self._recording = recording
+        self._run_policy = run_policy
         self._ends: dict[str, asyncio.Future[TaskResult]] = {}
 
     async def results(self, jobs: Sequence[Job]) -> tuple[TaskResult, ...]:
@@ -124,18 +158,22 @@ class BatchWork:
         except Exception as failure:
             result = _broken(job, failure)
         end.set_result(result)
-        if result.answer is not None and job.task.grade is not None:
+        graded = result.grading is not None  # by the policy's part whose answer it is
+        if result.answer is not None and job.task.grade is not None and not graded:
             async with self._graders:
                 given = await grading_of(job.task.grade, result.answer, until=self._clock.end)
             result = replace(result, grading=given)
         if self._recording is not None:
-            seed = self._seed_of(index, job)
-            result = await self._recording.keep(index, job.task, result, seed)
+            if result.node is None:
+                seed = self._seed_of(index, job)
+                result = await self._recording.keep(index, job.task, result, seed)
+            elif result.grading is not None and not graded:
+                await self._recording.grade(result.node, result.grading)
         self._tell(TaskEnded(result))
         return result
 
     async def _answer(self, index: int, job: Job) -> TaskResult:
-        if job.error is not None or job.target is None or job.plan is None:
+        if job.error is not None or job.target is None or not (job.plan or job.target.policy):
             return _failed(job, job.error or internal(RuntimeError()))
         self._tell(TaskRouted(job.id, job.target, job.plan, job.decision))
         try:
@@ -153,6 +191,8 @@ class BatchWork:
             left_s = self._clock.left()
             if left_s is not None and left_s <= 0:
                 return _failed(job, too_late(self._clock.deadline_s, job.target.asked))
+            if job.plan is None:
+                return await self._by_policy(index, job, job.target, needed)
             return await self._run(index, job, job.target, job.plan, needed, left_s)
         finally:
             self._slots.release()
@@ -187,6 +227,29 @@ class BatchWork:
             latency_s = self._clock.now() - started
             return _result_of(job, plan, done, latency_s, error_of(failure, target.asked))
         return _result_of(job, plan, run, run.latency_s, None)
+
+    async def _by_policy(
+        self, index: int, job: Job, target: Target, needed: Sequence[TaskResult]
+    ) -> TaskResult:
+        self._tell(TaskStarted(job.id))
+        recording = self._recording
+        task = replace(job.task, model=None, id=None, needs=())
+        result = await self._run_policy(
+            PolicyJob(
+                id=job.id,
+                # What is logged is graded part by part; else only what becomes of it counts.
+                task=task if recording is not None else replace(task, grade=None),
+                target=target,
+                given={result.id: result.answer or "" for result in needed},
+                ledger=self._ledger,
+                clock=self._clock,
+                seed=self._seed_of(index, job),
+                working=lambda event: self._working(job.id, event),
+                episode=None if recording is None else recording.episode,
+                under=None if recording is None else recording.under,
+            )
+        )
+        return replace(result, goal=job.task.goal)
 
     def _seed_of(self, index: int, job: Job) -> int:
         return call_seed(self._seed, index, job.id)

@@ -3,7 +3,7 @@
     tasks:                                   # or the list alone
       - goal: Summarise the report in three sentences.
         context_file: report.md              # beside this file, or in a folder below it
-        model: small                         # a model, alias, tier, plan's name, worker or `auto`
+        model: small                         # a model, alias, tier, plan, policy, worker or `auto`
         id: summary
         max_tokens: 300
       - goal: Which of the summary's figures are wrong?

@@ -5,7 +5,7 @@ Everything a parent gets is JSON-ready by `to_json`; nothing here calls anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ chat model failed. internal: a fault of this program.
 Source = Literal["task", "call", "default", "parent"]
 """Who asked for the model: in this order of precedence."""
 
-TargetKind = Literal["model", "plan", "worker", "auto"]
+TargetKind = Literal["model", "plan", "worker", "policy", "auto"]
 
 MOST_SUMMARY = 2000
 """Characters of a summary; a longer answer is cut in its middle, and says so."""
@@ -113,8 +113,10 @@ class Target:
     source: Source
     kind: TargetKind
     plan: Plan | None
-    """What will run; None for `auto`, which the router fills in. A worker is a plan of one agent
-    whose model is the worker."""
+    """What will run; None for `auto`, which the router fills in, and for a policy, which settles it
+    as it goes. A worker is a plan of one agent whose model is the worker."""
+    policy: str | None = None
+    """The name of the policy, where it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,8 @@ class TaskResult:
     """The name that decided; None where nobody named a model."""
     source: Source | None
     plan: Plan | None
-    """The team that worked; None where nothing was run."""
+    """The team that worked; None where nothing was run. Of a policy the team whose answer stands,
+    as `models`, `decision` and `run` are then."""
     models: tuple[str, ...]
     """Who really answered, as their providers name themselves; empty where nobody did."""
     answer: str | None
@@ -141,7 +144,11 @@ class TaskResult:
     run: Run | None = None
     """The whole trace, where a team ran."""
     node: str | None = None
-    """Its name in the log of episodes; None where it was not logged."""
+    """Its name in the log of episodes; None where it was not logged. A policy's work is logged by
+    its parts: then it is the part whose answer stands."""
+    policy: Mapping[str, Any] | None = None
+    """JSON-ready, of a policy: its `name` and `kind`, the `outcome`, in a few words `how`, and what
+    else it found."""
 
     @property
     def summary(self) -> str | None:
@@ -170,6 +177,7 @@ class TaskResult:
                 "reasons": list(expected.reasons),
             },
             "score": None if self.grading is None else self.grading.score,
+            "policy": None if self.policy is None else dict(self.policy),
         }
 
 
@@ -211,7 +219,8 @@ class TaskRouted:
 
     id: str
     target: Target
-    plan: Plan
+    plan: Plan | None
+    """None for a policy."""
     decision: RoutingDecision | None
 
 
@@ -224,7 +233,7 @@ class TaskStarted:
 
 @dataclass(frozen=True, slots=True)
 class TaskWorking:
-    """Something happened within a task's team."""
+    """Something happened within a task's team, or within one of a policy's."""
 
     id: str
     event: Event

@@ -15,7 +15,7 @@ from masrouter.delegation.episodes.events import MOST_ID, storable
 from masrouter.delegation.episodes.log import Episode, EpisodeLog
 from masrouter.delegation.naming.model_names import renamed
 from masrouter.delegation.query import task_query
-from masrouter.delegation.tasks import Task, TaskResult, shortened
+from masrouter.delegation.tasks import Grading, Task, TaskResult, shortened
 
 _MOST_GOAL = 100_000
 """Characters that are kept of what was asked, where nobody worked on it."""
@@ -40,7 +40,7 @@ class Recording:
             episode = log.open(shortened(goals, _MOST_GOAL))
         self.episode = episode
         self._log = log
-        self._under = under
+        self.under = under
         self._learned = learned
         self._batch = uuid.uuid4().hex[:12]
 
@@ -53,7 +53,7 @@ class Recording:
                 self._log.add_result,
                 self.episode,
                 node,
-                self._under,
+                self.under,
                 replace(result, plan=plan),
                 query=_query(task, result),
                 kind=storable(task.kind) if task.kind and _is_text(task.kind) else None,
@@ -67,6 +67,14 @@ class Recording:
             asyncio.get_running_loop().call_exception_handler(told)
             return result
         return replace(result, node=node)
+
+    async def grade(self, node: str, grading: Grading) -> None:
+        """Give a node, whose answer became a policy's, the grade that this has got."""
+        try:
+            await asyncio.to_thread(self._log.grade, self.episode, node, grading)
+        except Exception as error:
+            told = {"message": "a grade could not be logged; the batch goes on", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(told)
 
 
 def _query(task: Task, result: TaskResult) -> str:

@@ -2,7 +2,7 @@
 
 The lists mean models, not spellings: an alias or tier there stands for the model that it leads to,
 a bare name for that model of every provider, `provider/*` for all of a provider. A plan may run
-where all of its models may.
+where all of its models may, and a policy where all of its parts may.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from masrouter.delegation.naming.offers import Offer
 
 _ALL = "/*"
+_MADE_OF_OTHERS = ("plan", "policy", "auto")
+"""Kinds that may run where what they are made of may."""
 
 
 class Allowance:
@@ -31,7 +33,8 @@ class Allowance:
         self._refused_ids = {name.casefold() for name in self._refused.ids}
 
     def problem(self, offer: Offer) -> str | None:
-        """Why an offer may not be called; None where it may. A plan's models are not looked at."""
+        """Why an offer may not be called; None where it may. Of a plan or policy the parts are
+        not looked at."""
         # Other letters, or another name in the file, may lead to the same model.
         own = offer.own_name or offer.name
         ids = {offer.id.casefold(), _id(offer.provider, own).casefold()}
@@ -41,7 +44,7 @@ class Allowance:
             or offer.provider in self._refused.providers
         ):
             return "the settings refuse it"
-        if not self._limited or offer.kind in ("plan", "auto"):
+        if not self._limited or offer.kind in _MADE_OF_OTHERS:
             return None
         if offer.id in self._allowed.ids or offer.provider in self._allowed.providers:
             return None
@@ -82,9 +85,10 @@ def _meant(key: str, settings: Settings, lookup: Lookup) -> _Meant:
         found = lookup.all_of(name)
         if not found and not (settings.unlisted and key == "refused"):
             raise ConfigError(f"{key}: {name}: this leads to nothing that is offered; mend it")
-        if key == "allowed" and found[0].kind in ("plan", "auto"):
+        if key == "allowed" and found[0].kind in _MADE_OF_OTHERS:
+            kind = "policy" if found[0].kind == "policy" else "plan"
             raise ConfigError(
-                f"allowed: {name}: name models instead; a plan may run where all its models may"
+                f"allowed: {name}: name models instead; a {kind} may run where all its models may"
             )
         for offer in found:
             ids.add(offer.id)

@@ -1,9 +1,10 @@
 """Where a name leads, by its text alone: not whether it may be called, or can be paid for.
 
 A name is one of, and is read in this order: the id of an offer (`provider/model`, a worker, a plan,
-`auto`), an alias or tier, which leads to another name, `model --provider provider`, and the bare
-name of a model, or the provider's own name of it, that means one model alone. What stands before
-the first slash is the provider's name, where there is one of that name. Colons mean nothing here.
+a policy, `auto`), an alias or tier, which leads to another name, `model --provider provider`, and
+the bare name of a model, or the provider's own name of it, that means one model alone. What stands
+before the first slash is the provider's name, where there is one of that name. Colons mean nothing
+here.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class Lookup:
         listed = self._by_id.get(model)
         if listed is not None and listed.provider == provider:
             return listed
-        # An alias, a tier, a plan or a worker is no model that another provider may have.
+        # An alias, a tier, a plan, a policy or a worker is no model that another provider may have.
         if model in self._steps or model == AUTO or (listed and listed.provider is None):
             return None
         return self._from_outside(provider, model)
@@ -180,7 +181,7 @@ class Lookup:
                 if self.find(name) not in (meant := self.models_named(name)) or not meant:
                     self._check_new(f"{table}: {name}", name)
         for offer in self.offers:
-            if offer.kind in ("plan", "worker"):
+            if offer.kind in ("plan", "policy", "worker"):
                 self._check_new(f"{offer.kind} {offer.id}", offer.id)
 
     def _check_new(self, where: str, name: str) -> None:

@@ -14,7 +14,12 @@ from functools import partial
 from masrouter.delegation.naming.allowance import Allowance
 from masrouter.delegation.naming.lookup import Lookup
 from masrouter.delegation.naming.near import MOST, nearest
-from masrouter.delegation.naming.offers import Offer, providers_of, unlisted_offer
+from masrouter.delegation.naming.offers import (
+    NO_WORKERS,
+    Offer,
+    providers_of,
+    unlisted_offer,
+)
 from masrouter.delegation.naming.settings import (
     AUTO,
     MOST_NAME,
@@ -23,6 +28,7 @@ from masrouter.delegation.naming.settings import (
     normal_name,
 )
 from masrouter.delegation.naming.unresolved import unresolved
+from masrouter.delegation.policies.specs import Match, PolicySpec
 from masrouter.delegation.tasks import DelegationError, ErrorType, Source, Target, TaskError
 from masrouter.errors import ConfigError
 from masrouter.llms import ChatModel
@@ -131,10 +137,11 @@ class Names:
                 why = f"it leads to {found.id!r}, and there: {blocked.why}"
                 blocked = _Obstacle(blocked.type, why, blocked.nearest)
             raise self._error(asked, source, blocked, budgeted)
-        return Target(asked=name, source=source, kind=found.kind, plan=self._plan_of(found))
+        policy = found.id if found.kind == "policy" else None
+        return Target(name, source, found.kind, self._plan_of(found), policy)
 
     def _plan_of(self, offer: Offer) -> Plan | None:
-        if offer.kind == "auto":
+        if offer.kind in ("auto", "policy"):
             return None
         if offer.plan is not None:
             seats = [(agent.role, self._lookup.find(agent.model)) for agent in offer.plan.agents]
@@ -151,6 +158,8 @@ class Names:
             return _Obstacle("not_allowed", refused, same)
         if offer.plan is not None:
             return self._obstacle_of_seats(offer.plan, budgeted)
+        if offer.policy is not None:
+            return self._obstacle_of_parts(offer.policy, budgeted)
         if offer.credential is not None:
             return _Obstacle("no_credential", offer.credential, same)
         if budgeted and offer.kind != "auto" and offer.price is None:
@@ -173,6 +182,29 @@ class Names:
             blocked = self._obstacle(found, budgeted)
             if blocked is not None:
                 return _Obstacle(blocked.type, f"its model {model!r}: {blocked.why}")
+        return None
+
+    def _obstacle_of_parts(self, policy: PolicySpec, budgeted: bool) -> _Obstacle | None:
+        for part, name in policy.parts.items():
+            found = self._lookup.find(name)
+            if found is None:
+                missing = unresolved(self._lookup, name)
+                kind: ErrorType = "no_router" if missing.router else "unknown_model"
+                return _Obstacle(kind, f"its {part} {name!r}: {missing.why}")
+            if found.kind == "policy":
+                why = f"its {part} {name!r} is a policy, and none stands within another"
+                return _Obstacle("unknown_model", why)
+            blocked = self._obstacle(found, budgeted)
+            if blocked is not None:
+                return _Obstacle(blocked.type, f"its {part} {name!r}: {blocked.why}")
+        if isinstance(policy, Match):
+            workers = [offer for offer in self.offers if offer.kind == "worker"]
+            why_not = [self._obstacle(worker, budgeted) for worker in workers]
+            if None not in why_not:
+                first = next((why for why in why_not if why is not None), None)
+                if first is None:
+                    return _Obstacle("unknown_model", NO_WORKERS)
+                return _Obstacle(first.type, f"its worker {workers[0].id!r}: {first.why}")
         return None
 
     def _error(

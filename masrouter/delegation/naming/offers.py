@@ -1,4 +1,4 @@
-"""What a delegation can hand tasks to: models, workers, fixed plans and the router, with prices.
+"""What a delegation can hand tasks to: models, workers, plans, policies, the router, with prices.
 
 An offer is a snapshot: prices, keys and settings as they were when it was made.
 
@@ -10,7 +10,7 @@ prices stand in the order of their ids. A model of unknown price has no such tie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from masrouter.delegation.naming.allowance import Allowance
 from masrouter.delegation.naming.lookup import Lookup
 from masrouter.delegation.naming.settings import AUTO, TIERS, Settings, name_problem, normal_name
 from masrouter.delegation.naming.unresolved import unresolved
+from masrouter.delegation.policies.specs import Match, PolicySpec
 from masrouter.delegation.tasks import TargetKind
 from masrouter.delegation.workers.worker import Worker
 from masrouter.errors import ConfigError, PlanError
@@ -31,6 +32,9 @@ from masrouter.types import Plan
 
 if TYPE_CHECKING:
     from masrouter.router import Router
+
+NO_WORKERS = "there is no worker that steps could be matched with; give some"
+"""Why a policy that matches cannot be used."""
 
 _AUTO_DESCRIPTION = "The trained router chooses a model or a team for each task."
 
@@ -55,13 +59,15 @@ class Offer:
     context_window: int | None = None
     """Tokens; None is unknown."""
     price: Price | None = None
-    """None is unknown; of a plan and of `auto` it depends on the task."""
+    """None is unknown; of a plan, a policy and `auto` it depends on the task."""
     credential: str | None = None
     """Why it cannot be called now: mostly a key that is not set. None where nothing is missing."""
     refused: str | None = None
     """Why the settings do not allow it; None where they do."""
     plan: Plan | None = None
     """Of a fixed plan: its team as the settings have it."""
+    policy: PolicySpec | None = None
+    """Of a policy: what the settings say of it."""
 
 
 def offers_of(
@@ -71,7 +77,7 @@ def offers_of(
     workers: Sequence[Worker] = (),
     router: Router | None = None,
 ) -> tuple[Offer, ...]:
-    """All there is: models in the order of the chat model, then workers, plans and `auto`.
+    """All there is: models in the chat model's order, then workers, plans, policies and `auto`.
 
     llm: `Providers`, an `OpenAICompatible`, or any with a `models` or `names` that lists what it
     can be asked for; without such a list it offers nothing. Of models that are not listed, those
@@ -85,6 +91,7 @@ def offers_of(
     found = [
         *(_worker(worker) for worker in workers),
         *(_plan(name, plan, known) for name, plan in settings.plans.items()),
+        *(_policy(name, spec) for name, spec in settings.policies.items()),
     ]
     if router is not None:
         found.append(Offer(id=AUTO, kind="auto", name=AUTO, description=_AUTO_DESCRIPTION))
@@ -109,11 +116,13 @@ def offers_of(
     if not settings.tiers:
         found = _with_tiers(found, settings, lookup)
     lookup = look_up(found)
+    found = [_with_seats(offer, lookup) for offer in found]
+    lookup = look_up(found)  # a policy's part may be a plan
     aliases = lookup.leading(settings.aliases)
     tiers = lookup.leading(settings.tiers)
     return tuple(
         replace(
-            offer if offer.plan is None else _with_seats(offer, offer.plan, lookup),
+            _with_parts(offer, lookup),
             aliases=aliases.get(offer.id, ()),
             tiers=tiers.get(offer.id, offer.tiers),
         )
@@ -180,8 +189,10 @@ def _models(llm: ChatModel, catalog: Catalog) -> Iterator[Offer]:
 def _unlisted(settings: Settings, lookup: Lookup) -> list[Offer]:
     """Models that no file lists, but the settings name: they are offered as those that are."""
     seats = [model for plan in settings.plans.values() for model in plan.models]
+    parts = [name for spec in settings.policies.values() for name in spec.parts.values()]
     default = [] if settings.default is None else [settings.default]
-    named = [lookup.find(name) for name in (*settings.aliases, *settings.tiers, *seats, *default)]
+    names = (*settings.aliases, *settings.tiers, *seats, *parts, *default)
+    named = [lookup.find(name) for name in names]
     listed = {offer.id for offer in lookup.offers}
     return list({o.id: o for o in named if o is not None and o.id not in listed}.values())
 
@@ -241,18 +252,39 @@ def _plan(name: str, plan: Plan, catalog: Catalog) -> Offer:
     return Offer(id=name, kind="plan", name=name, description=f"A fixed team: {plan}.", plan=plan)
 
 
-def _with_seats(offer: Offer, plan: Plan, lookup: Lookup) -> Offer:
+def _policy(name: str, spec: PolicySpec) -> Offer:
+    return Offer(id=name, kind="policy", name=name, description=spec.description, policy=spec)
+
+
+def _with_seats(offer: Offer, lookup: Lookup) -> Offer:
     """A plan's offer with what stands in the way of the first model that has anything there."""
-    for model in plan.models:
-        seat = lookup.find(model)
-        if seat is None:
-            why = unresolved(lookup, model).why
-            return replace(offer, credential=f"its model {model!r}: {why}")
-        if seat.refused is not None:
-            refused = offer.refused or f"its model {model!r}: {seat.refused}"
+    if offer.plan is None:
+        return offer
+    return _hindered(offer, [("model", model) for model in offer.plan.models], lookup)
+
+
+def _with_parts(offer: Offer, lookup: Lookup) -> Offer:
+    """The same of a policy's offer and its parts."""
+    if offer.policy is None:
+        return offer
+    found = _hindered(offer, offer.policy.parts.items(), lookup)
+    workers = [other for other in lookup.offers if other.kind == "worker" and not other.refused]
+    if isinstance(offer.policy, Match) and not workers:
+        return replace(found, credential=found.credential or NO_WORKERS)
+    return found
+
+
+def _hindered(offer: Offer, parts: Iterable[tuple[str, str]], lookup: Lookup) -> Offer:
+    for part, name in parts:
+        found = lookup.find(name)
+        if found is None:
+            why = unresolved(lookup, name).why
+            return replace(offer, credential=f"its {part} {name!r}: {why}")
+        if found.refused is not None:
+            refused = offer.refused or f"its {part} {name!r}: {found.refused}"
             return replace(offer, refused=refused)
-        if seat.credential is not None:
-            return replace(offer, credential=f"its model {model!r}: {seat.credential}")
+        if found.credential is not None:
+            return replace(offer, credential=f"its {part} {name!r}: {found.credential}")
     return offer
 
 

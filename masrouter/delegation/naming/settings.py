@@ -4,7 +4,9 @@
     aliases: {haiku: anthropic/claude-3-5-haiku, fast: llama3.2:3b --provider ollama}
     tiers: {small: haiku, large: openai/gpt-4o}       # left out: by price, see `offers`
     plans:
-      careful: {debate: [mathematician@large, critic@haiku]}
+      debated: {debate: [mathematician@large, critic@haiku]}
+    policies:                                 # ways to use several models; see `policies`
+      careful: {deliberate: {cheap: small, strong: large, thresholds: thresholds.json}}
     allowed: [openai/*, haiku]                # left out: everything
     refused: [openai/o1, auto]
     max_tasks: 16
@@ -22,13 +24,14 @@ from pathlib import Path as FilePath
 from typing import Any, Self
 
 from masrouter.catalog import Catalog
+from masrouter.delegation.policies.specs import Deliberate, Iterate, Match, PolicySpec
 from masrouter.errors import ConfigError, PlanError
 from masrouter.strict_yaml import Document, Path, describe, load_strict
 from masrouter.topologies import topology
 from masrouter.types import Agent, Plan
 
 AUTO = "auto"
-"""The name by which the router is asked; no alias, tier or plan may have it."""
+"""The name by which the router is asked; no alias, tier, plan or policy may have it."""
 
 TIERS = ("small", "medium", "large")
 """The tiers that follow from prices, where the settings give none; see `offers`."""
@@ -37,7 +40,10 @@ PROVIDER_FLAG = "--provider"
 MOST_NAME = 200
 """Characters of a name, of a model as of a task or a kind."""
 
-_TABLES = ("aliases", "tiers", "plans", "descriptions")
+_MAX_TASKS = 16
+_TABLES = ("aliases", "tiers", "plans", "policies", "descriptions")
+_LEADING = ("aliases", "tiers", "plans", "policies")
+"""Tables whose names lead somewhere."""
 _LISTS = ("allowed", "refused")
 _LIMITS = (
     "max_tasks", "max_depth", "max_total_tasks", "max_concurrency", "max_goal_characters",
@@ -57,11 +63,14 @@ class Settings:
     """The same for sizes. Empty: `small`, `medium` and `large` by price; see `offers`."""
     plans: Mapping[str, Plan] = field(default_factory=dict)
     """Fixed teams by name. A seat's model may be any name that leads to a model or worker."""
+    policies: Mapping[str, PolicySpec] = field(default_factory=dict)
+    """Ways of doing a task with several models, by name. Their parts may be any names but those of
+    policies."""
     allowed: tuple[str, ...] = ()
     """What may be called, as names of models and workers or `provider/*`; empty is all."""
     refused: tuple[str, ...] = ()
-    """What may not, whatever is allowed; names of plans and `auto` may stand here too."""
-    max_tasks: int = 16
+    """What may not, whatever is allowed; names of plans, policies and `auto` may stand here too."""
+    max_tasks: int = _MAX_TASKS
     """Of one batch."""
     max_depth: int = 2
     """Parents above one another that may delegate."""
@@ -79,7 +88,7 @@ class Settings:
     """Whether `provider/model` may name a model that the provider file does not list. `refused`
     cannot know all names that a provider has for a model: `allowed` is the safe list then."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
-    """What a model or plan is good at, in place of what the catalog says."""
+    """What a model, plan or policy is good at, in place of what the catalog says."""
 
     def __post_init__(self) -> None:
         for key in _LISTS:
@@ -94,7 +103,7 @@ class Settings:
         """Read a YAML file; raises ConfigError as `file:line: key: why`.
 
         A plan is `topology: [seats]` as in a plan file, or what `Plan.to_json` writes. catalog: its
-        topologies and roles; None is the default one.
+        topologies and roles; None is the default one. Files of thresholds are read here too.
         """
         try:
             text = FilePath(path).read_bytes()
@@ -106,6 +115,11 @@ class Settings:
         found = dict(document.mapping((), (item.name for item in fields(cls))))
         if "plans" in found:
             found["plans"] = _plans(document, Catalog.default() if catalog is None else catalog)
+        if "policies" in found:
+            # Reading them brings the room of deliberation along, which imports this one.
+            from masrouter.delegation.policies.reading import policies_at
+
+            found["policies"] = policies_at(document, ("policies",))
         for place, why in _problems(found):
             raise document.problem(place, why)
         return cls(**found)
@@ -150,13 +164,15 @@ def _problems(values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
             yield (key,), f"expected true or false, got {describe(value)}"
         elif key == "topology":
             yield from _topology_problems(value)
-    aliases, tiers, plans = (values.get(key, {}) for key in ("aliases", "tiers", "plans"))
-    for name in (*tiers, *plans):
-        owner = "aliases" if name in aliases else "tiers"
-        here = "plans" if name in plans else "tiers"
-        if name in aliases or (name in tiers and name in plans):
-            yield (here, name), f"{owner} has this name too, and a name leads to one thing"
-    yield from _circles(aliases, tiers)
+    owners: dict[str, str] = {}
+    for key in _LEADING:
+        for name in values.get(key, {}):
+            if name in owners:
+                why = f"{owners[name]} has this name too, and a name leads to one thing"
+                yield (key, name), why
+            owners.setdefault(name, key)
+    yield from _circles(values.get("aliases", {}), values.get("tiers", {}))
+    yield from _policy_problems(values)
 
 
 def _table_problems(key: str, table: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
@@ -167,10 +183,14 @@ def _table_problems(key: str, table: Mapping[str, Any]) -> Iterator[tuple[Path, 
                 yield (key, name), f"expected a text, got {describe(value)}"
             continue
         yield from _own_name_problems(key, name)
-        if key != "plans":
+        if key == "plans":
+            if not isinstance(value, Plan):
+                yield (key, name), f"expected a Plan, got {describe(value)}"
+        elif key == "policies":
+            if not isinstance(value, Deliberate | Iterate | Match):
+                yield (key, name), f"expected a policy, got {describe(value)}"
+        else:
             yield from _name_problems((key, name), value)
-        elif not isinstance(value, Plan):
-            yield (key, name), f"expected a Plan, got {describe(value)}"
 
 
 def _own_name_problems(key: str, name: object) -> Iterator[tuple[Path, str]]:
@@ -198,6 +218,28 @@ def _topology_problems(name: object) -> Iterator[tuple[Path, str]]:
     except PlanError as error:
         why = str(error).removeprefix("plan: ")
         yield ("topology",), f"a single model cannot work so: {why}"
+
+
+def _policy_problems(values: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Of what policies call: names, none of which leads to a policy again."""
+    policies: Mapping[str, PolicySpec] = values.get("policies", {})
+    steps = {**values.get("tiers", {}), **values.get("aliases", {})}
+    most = values.get("max_tasks", _MAX_TASKS)
+    for policy, spec in policies.items():
+        for part, name in spec.parts.items():
+            path: Path = ("policies", policy, spec.kind, part)
+            yield from _name_problems(path, name)
+            if not isinstance(name, str):
+                continue
+            end = normal_name(name)
+            while end in steps:
+                end = normal_name(steps[end])
+            if end in policies:
+                way = f"leads to {end!r}, which is a policy" if end != name else "is a policy"
+                yield path, f"{name!r} {way}, and no policy stands within another"
+        if isinstance(spec, Iterate) and spec.requests > most:
+            why = f"{spec.requests} are asked at once, and max_tasks is {most}"
+            yield ("policies", policy, spec.kind, "requests"), why
 
 
 def _circles(aliases: Mapping[str, str], tiers: Mapping[str, str]) -> Iterator[tuple[Path, str]]:

@@ -139,7 +139,7 @@ class HandOut:
                     seed=seed,
                     **{**options, "on_event": self._told},
                 )
-                unused = sum(result.run is None for result in batch.results)
+                unused = sum(result.run is None and not result.models for result in batch.results)
         finally:
             self.places.give_back(unused)
         for result in batch.results:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 
-from masrouter.delegation.delegator import Delegator, check_options
+from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.log import Episode
+from masrouter.delegation.intake import check_options
 from masrouter.delegation.parent.hand_out import Places
 from masrouter.delegation.parent.loop import Loop, Tree, checked_task, parent_target
 from masrouter.delegation.parent.outcome import ParentLimits, ParentRun

@@ -321,10 +321,12 @@ def _example_names(offers: Sequence[Offer], max_tasks: int) -> ExampleNames:
     able = [offer for offer in offers if offer.kind == "model" and is_callable(offer)]
     able = sorted([offer for offer in able if offer.price is not None] or able, key=cost)
     names = [name for offer in able if (name := _short_name(offer)) is not None]
+    policies = any(offer.kind == "policy" and is_callable(offer) for offer in offers)
     if not names:
-        return ExampleNames(None, None, None, max_tasks)
+        return ExampleNames(None, None, None, max_tasks, policies)
     automatic = any(offer.kind == "auto" and is_callable(offer) for offer in offers)
-    return ExampleNames(names[0], names[-1], "auto" if automatic else names[-1], max_tasks)
+    strongest = "auto" if automatic else names[-1]
+    return ExampleNames(names[0], names[-1], strongest, max_tasks, policies)
 
 
 def _short_name(offer: Offer) -> str | None:

@@ -37,7 +37,7 @@ except ModuleNotFoundError as missing:
         f"serving MCP needs the package {missing.name!r}: pip install 'masrouter[mcp]'"
     ) from missing
 
-from masrouter.delegation.delegator import check_options
+from masrouter.delegation.intake import check_options
 from masrouter.delegation.tasks import (
     OnTaskEvent,
     TaskEnded,
@@ -213,8 +213,8 @@ class _Steps:
 
 def _said(event: TaskEvent) -> str | None:
     match event:
-        case TaskRouted(plan=plan):
-            return f"goes to {plan}"
+        case TaskRouted(target=target, plan=plan):
+            return f"goes to {target.asked if plan is None else plan}"
         case TaskStarted():
             return "started"
         case TaskWorking(event=CallStarted(model=model, step=step)):

@@ -29,6 +29,18 @@ class ExampleNames:
     automatic: str | None = "auto"
     """`auto` where there is a router, else the same as `strong`."""
     max_tasks: int = 16
+    policies: bool = False
+    """Whether there are any: else no text speaks of them."""
+
+    @property
+    def own(self) -> str:
+        """What has a name besides models, aliases and tiers."""
+        return "a plan's, a policy's or a worker's" if self.policies else "a plan's or a worker's"
+
+    @property
+    def kinds(self) -> str:
+        """What can be listed."""
+        return f"model, worker, plan{', policy' if self.policies else ''} and auto"
 
 
 def tools_with(names: ExampleNames) -> tuple[Tool, ...]:
@@ -78,19 +90,20 @@ them]}} -> limit: one task with all rows"""
 
 
 def _listing(names: ExampleNames) -> str:
+    things = "workers, plans and policies" if names.policies else "workers and plans"
     return f"""\
-The models, workers and plans that tasks can be given to: ids, aliases, tiers, context lengths, \
+The models, {things} that tasks can be given to: ids, aliases, tiers, context lengths, \
 prices, what each is good at, and whether it can be called now. Call it before naming a model that \
 you have not seen in it: names from memory are often wrong.
 Example: {{}}
 Example: {{"query": {json.dumps(names.cheap or "code")}, "callable_only": true, "limit": 5}}
-Wrong: {{"kind": "gpt"}} -> invalid_task: kinds are model, worker, plan and auto
+Wrong: {{"kind": "gpt"}} -> invalid_task: kinds are {names.kinds}
 Where next_cursor is not null there is more: call again with it as cursor."""
 
 
 def _model(names: ExampleNames) -> str:
     return f"""\
-Who works: an id of list_models (provider/model), an alias, a tier, a plan's or a worker's name, \
+Who works: an id of list_models (provider/model), an alias, a tier, {names.own} name, \
 `model --provider name`, or auto: the router picks the model or team that fits. Left out: the \
 call's model, else the configured default, else your own. Nothing is taken instead of a name that \
 is wrong. A colon is part of an id (:free, :thinking) and never comes behind a provider.
@@ -177,7 +190,7 @@ def _several_schema(names: ExampleNames) -> dict[str, Any]:
                 "type": "string",
                 "minLength": 1,
                 "description": "For every task that names none. Forms: an id of list_models, an "
-                "alias, a tier, a plan, a worker, `model --provider name`, or auto.",
+                f"alias, a tier, {names.own} name, `model --provider name`, or auto.",
             },
             "budget_usd": _BUDGET,
         },
@@ -197,7 +210,7 @@ def _listing_schema() -> dict[str, Any]:
             },
             "kind": {
                 "type": "string",
-                "enum": ["model", "worker", "plan", "auto"],
+                "enum": ["model", "worker", "plan", "policy", "auto"],
                 "description": "Only these.",
             },
             "tier": {"type": "string", "minLength": 1, "description": "Only this tier."},
