@@ -23,12 +23,13 @@ from masrouter.cli_deliberating import (
 from masrouter.cli_matching import collect_match_command, match_command
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
+from masrouter.delegation.calibration.agreement import Calibration, calibrate
+from masrouter.delegation.calibration.asking import AskingCalibration, calibrate_asking
+from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.collecting import Label, collect_samples
+from masrouter.delegation.calibration.gaps import Gap, some_gaps
+from masrouter.delegation.calibration.sampled import SampledQuery, read_samples
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.asking import AskingCalibration, calibrate_asking
-from masrouter.delegation.deliberation.calibration import Calibration, Goal, calibrate
-from masrouter.delegation.deliberation.collecting import Label, collect_samples
-from masrouter.delegation.deliberation.gaps import Gap, some_gaps
-from masrouter.delegation.deliberation.sampled import SampledQuery, read_samples
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Grade, Grading, Task, TaskResult

@@ -22,11 +22,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from masrouter.delegation.calibration.agreement import Calibration, Row
+from masrouter.delegation.calibration.asking import AskingCalibration
+from masrouter.delegation.calibration.measuring import Measured
+from masrouter.delegation.calibration.sampled import SampledQuery, read_samples, writing_samples
 from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.asking import AskingCalibration
-from masrouter.delegation.deliberation.calibration import Calibration, Row
-from masrouter.delegation.deliberation.measuring import Measured
-from masrouter.delegation.deliberation.sampled import SampledQuery, read_samples, writing_samples
 from masrouter.errors import ConfigError, LogError
 from masrouter.logs.lines import BadLine, parse_line
 from masrouter.printable import printable

@@ -21,12 +21,12 @@ from masrouter.catalog import Catalog
 from masrouter.cli_deliberating import progress, told
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
-from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.matching_calibration import (
+from masrouter.delegation.calibration.matching import (
     MatchingCalibration,
     calibrate_matching,
 )
-from masrouter.delegation.deliberation.matching_outcomes import collect_matching
+from masrouter.delegation.calibration.matching_outcomes import collect_matching
+from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
 from masrouter.delegation.tasks import Grade, Grading, Task

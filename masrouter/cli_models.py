@@ -29,7 +29,7 @@ from masrouter.strict_yaml import did_you_mean
 from masrouter.types import Agent, Plan, RoutingDecision
 
 if TYPE_CHECKING:
-    from masrouter.delegation.deliberation.gaps import Gap
+    from masrouter.delegation.calibration.gaps import Gap
     from masrouter.router import Router
 
 SIMULATED = "simulated"

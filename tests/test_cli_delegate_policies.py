@@ -52,7 +52,7 @@ def test_thresholds_say_how_many_and_the_strong_model_gets_the_rest(
     server: FaultyServer, llm: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "thresholds.json"
-    Thresholds(Rule(2, 1.0), MissingRule()).save(file)
+    Thresholds(Rule(2, 1.0), MissingRule({"placeholder": 0.9})).save(file)
     server.script = {"quick": samples("15", "16"), "strong": samples("15")}
     arguments = ("--cheap", "quick", "--strong", "strong", "--thresholds", str(file))
     done = delegate("--llm", llm, *arguments, QUESTION, "Write to {{name}} that we are late.")

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from masrouter.cli_deliberate import app
-from masrouter.delegation.deliberation.sampled import read_samples
+from masrouter.delegation.calibration.sampled import read_samples
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.errors import ConfigError, LogError
 

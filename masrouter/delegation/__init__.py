@@ -4,7 +4,8 @@
           ──► results in order, errors that say the way out ──► `episodes` ──► logs to learn from
 
 `tools` lets a language model do it and `parent` is the loop in which one does; `deliberation` says
-when it pays; `workers` are callables that stand beside the chat models.
+when it pays, by thresholds of `calibration`; `workers` are callables that stand beside the chat
+models, and `policies` are ways of doing a task with several of all these, under one name.
 """
 
 from __future__ import annotations

@@ -26,14 +26,14 @@ from tests.delegation.lacking import WRITTEN
 from tests.delegation.ordinary_goals import LACKING, WHOLE
 
 from masrouter.cli_deliberating import told
+from masrouter.delegation.calibration.asking import AskingCalibration, calibrate_asking
+from masrouter.delegation.calibration.collecting import Label, collect_samples
+from masrouter.delegation.calibration.gaps import Gap, all_gaps, some_gaps
+from masrouter.delegation.calibration.missing_labels import LabelledGoal
+from masrouter.delegation.calibration.sampled import Check, SampledQuery, writing_samples
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.asking import AskingCalibration, calibrate_asking
-from masrouter.delegation.deliberation.collecting import Label, collect_samples
-from masrouter.delegation.deliberation.gaps import Gap, all_gaps, some_gaps
 from masrouter.delegation.deliberation.missing import MissingRule, check_missing
-from masrouter.delegation.deliberation.missing_labels import LabelledGoal
-from masrouter.delegation.deliberation.sampled import Check, SampledQuery, writing_samples
 from masrouter.delegation.tasks import Task
 from masrouter.llms.simulated import SimulatedProvider
 from masrouter.llms.simulated.judgement import Weights

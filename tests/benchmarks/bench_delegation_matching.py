@@ -34,17 +34,17 @@ import numpy.typing as npt
 from tests.delegation.matching_requests import DESCRIPTIONS, EXAMPLES, REQUESTS
 from tests.delegation.matching_work import work_requests
 
-from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.matching_calibration import (
+from masrouter.delegation.calibration.matching import (
     MatchingCalibration,
     calibrate_matching,
 )
-from masrouter.delegation.deliberation.matching_outcomes import (
+from masrouter.delegation.calibration.matching_outcomes import (
     MatchedRequest,
     collect_matching,
     matched_requests,
 )
-from masrouter.delegation.deliberation.measuring import Measured
+from masrouter.delegation.calibration.measuring import Measured
+from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.tasks import Grade, Grading, Task
 from masrouter.delegation.workers.matching import MEASURED, match_workers
 from masrouter.delegation.workers.worker import Worker

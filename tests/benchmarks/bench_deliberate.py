@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 from tests.benchmarks.graded import grader
 
+from masrouter.delegation.calibration.agreement import Calibration, Goal, calibrate
+from masrouter.delegation.calibration.collecting import collect_samples
+from masrouter.delegation.calibration.measuring import Measured, mean_of, resampled
+from masrouter.delegation.calibration.replaying import rules_of
+from masrouter.delegation.calibration.sampled import SampledQuery, writing_samples
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.calibration import Calibration, Goal, calibrate
-from masrouter.delegation.deliberation.collecting import collect_samples
 from masrouter.delegation.deliberation.deliberating import Deliberation, deliberate
-from masrouter.delegation.deliberation.measuring import Measured, mean_of, resampled
-from masrouter.delegation.deliberation.replaying import rules_of
-from masrouter.delegation.deliberation.sampled import SampledQuery, writing_samples
 from masrouter.delegation.tasks import Task
 from masrouter.llms.simulated import SimulatedProvider
 from masrouter.problems import Problem, read_problems, simulated_task

@@ -26,10 +26,10 @@ import numpy as np
 from tests.benchmarks.graded import grader
 
 from masrouter.cli_deliberating import told
+from masrouter.delegation.calibration.gaps import Gap, one_gap
+from masrouter.delegation.calibration.measuring import Floats, mean_of, resampled
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.gaps import Gap, one_gap
 from masrouter.delegation.deliberation.iterating import Find, Iteration, by_description, iterate
-from masrouter.delegation.deliberation.measuring import Floats, mean_of, resampled
 from masrouter.delegation.tasks import Grade, Task, TaskResult
 from masrouter.delegation.workers.matching import MEASURED, MatchingRule, match_workers
 from masrouter.delegation.workers.worker import Takes, Worker

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from masrouter.delegation.deliberation.missing_labels import LabelledGoal
+from masrouter.delegation.calibration.missing_labels import LabelledGoal
 
 WRITTEN = tuple(
     LabelledGoal(goal, lacks, context)

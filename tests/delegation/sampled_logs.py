@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from masrouter.delegation.deliberation.sampled import Sample, SampledQuery, StrongOutcome
+from masrouter.delegation.calibration.sampled import Sample, SampledQuery, StrongOutcome
 
 CHEAP, DEAR = 0.001, 0.1
 """US dollars of a sample, and of the strong worker's answer."""

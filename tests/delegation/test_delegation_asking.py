@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from tests.delegation.scripted import ScriptedModel
 
+from masrouter.delegation.calibration.asking import AskingCalibration, calibrate_asking
+from masrouter.delegation.calibration.asking_outcomes import replay_asking
+from masrouter.delegation.calibration.missing_labels import LabelledGoal
+from masrouter.delegation.calibration.sampled import Check, Sample, SampledQuery, StrongOutcome
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.asking import AskingCalibration, calibrate_asking
-from masrouter.delegation.deliberation.asking_outcomes import replay_asking
 from masrouter.delegation.deliberation.missing import MissingRule, check_missing
-from masrouter.delegation.deliberation.missing_labels import LabelledGoal
-from masrouter.delegation.deliberation.sampled import Check, Sample, SampledQuery, StrongOutcome
 from masrouter.delegation.tasks import Task
 from masrouter.errors import EvaluationError
 

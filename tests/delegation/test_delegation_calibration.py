@@ -14,10 +14,10 @@ from tests.delegation.sampled_logs import CHEAP, DEAR, sampled
 from typer.testing import CliRunner
 
 from masrouter.cli_deliberate import app
-from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.calibration import Calibration, Goal, calibrate
-from masrouter.delegation.deliberation.measuring import told_json
-from masrouter.delegation.deliberation.sampled import (
+from masrouter.delegation.calibration.agreement import Calibration, calibrate
+from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.measuring import told_json
+from masrouter.delegation.calibration.sampled import (
     Parting,
     Sample,
     SampledQuery,
@@ -25,6 +25,7 @@ from masrouter.delegation.deliberation.sampled import (
     StrongOutcome,
     read_samples,
 )
+from masrouter.delegation.deliberation.agreement import Rule
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.errors import ConfigError, EvaluationError
 

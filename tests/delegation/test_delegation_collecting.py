@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.delegation.scripted import DOWN, Said, ScriptedModel
 
+from masrouter.delegation.calibration.collecting import Label, collect_samples
+from masrouter.delegation.calibration.replaying import replay
+from masrouter.delegation.calibration.sampled import SampledQuery
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.collecting import Label, collect_samples
-from masrouter.delegation.deliberation.replaying import replay
-from masrouter.delegation.deliberation.sampled import SampledQuery
 from masrouter.delegation.deliberation.stepwise import NEXT_STEP, WORK_IN_STEPS
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import DelegationError, Grading, Task, TaskResult

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from masrouter.delegation.deliberation.gaps import Gap, all_gaps, one_gap, some_gaps
+from masrouter.delegation.calibration.gaps import Gap, all_gaps, one_gap, some_gaps
 from masrouter.errors import ConfigError
 from masrouter.problems import Choice, CodeTests, Number, Problem, read_problems
 

@@ -91,6 +91,29 @@ def test_a_worker_that_fits_by_its_description_is_given_the_request_alone() -> N
     assert "says the register" in queries(llm, "writer")[1].context
 
 
+def test_what_a_worker_refuses_is_asked_of_the_model_for_the_rest() -> None:
+    def refuse(text: str) -> str:
+        raise LookupError("no such tower")
+
+    worker = Worker(
+        name="register", description="Finds the height of a tower", run=refuse, usd_per_call=0.0
+    )
+    rule = MatchingRule(0.2, 0.25, "hashing-64-v1")
+    find = by_description([worker], load_encoder("hashing-64"), rule=rule)
+    llm = drafts(LACKING, WHOLE)
+    found = run(llm, delegator=Delegator(llm, workers=[worker]), find=find, task=Task("T", id="t"))
+    refused, other, again = found.rounds[0].requests
+    assert refused.error is not None
+    assert refused.error.type == "worker"
+    assert other.goal == "its architect"
+    assert (again.goal, again.models) == (refused.goal, ("helper",))
+    assert again.id == f"{refused.id}-again"
+    assert "48 metres" in queries(llm, "writer")[1].context
+    nobody = drafts(LACKING, WHOLE)
+    alone = run(nobody, delegator=Delegator(nobody, workers=[worker]), find=find, subtask=None)
+    assert (alone.stopped, len(alone.rounds[0].requests)) == ("not_found", 1)
+
+
 @pytest.mark.parametrize(
     ("takes", "met"),
     [

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from tests.delegation.scripted import ScriptedModel
 
-from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.matching_calibration import (
+from masrouter.delegation.calibration.matching import (
     MatchingRow,
     calibrate_matching,
 )
-from masrouter.delegation.deliberation.matching_outcomes import collect_matching, matched_requests
+from masrouter.delegation.calibration.matching_outcomes import collect_matching, matched_requests
+from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.credit import export
 from masrouter.delegation.episodes.log import EpisodeLog
 from masrouter.delegation.query import task_query

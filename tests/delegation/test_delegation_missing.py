@@ -13,14 +13,14 @@ from tests.delegation.lacking import WRITTEN
 from tests.delegation.ordinary_goals import LACKING, WHOLE
 from tests.delegation.scripted import DOWN, ScriptedModel
 
-from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.gaps import some_gaps
-from masrouter.delegation.deliberation.missing import MissingCheck, MissingRule, check_missing
-from masrouter.delegation.deliberation.missing_labels import (
+from masrouter.delegation.calibration.gaps import some_gaps
+from masrouter.delegation.calibration.missing_labels import (
     LabelledGoal,
     count_signals,
     weights_of,
 )
+from masrouter.delegation.delegator import Delegator
+from masrouter.delegation.deliberation.missing import MissingCheck, MissingRule, check_missing
 from masrouter.delegation.deliberation.signals import missing_signals
 from masrouter.delegation.query import read_query
 from masrouter.delegation.tasks import Task

@@ -22,6 +22,7 @@ from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.names import Names
 from masrouter.delegation.naming.offers import Offer, offers_of
 from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.policies.reading import deliberate_by
 from masrouter.delegation.policies.specs import Deliberate, Iterate, Match, PolicySpec
 from masrouter.delegation.tools.listing import listing
 from masrouter.delegation.workers.matching import MatchingRule
@@ -72,24 +73,46 @@ policies:
   quick: {deliberate: {cheap: small, rule: {samples: 4, threshold: 0.5}, missing: true,
     ask_missing: true}}
   unasked: {deliberate: {cheap: a, strong: b, thresholds: found/thresholds.json, missing: false}}
-  researched: {iterate: {model: medium, subtask: small, rounds: 2, requests: 1}}
+  silent: {deliberate: {cheap: a, strong: b, thresholds: found/thresholds.json,
+    ask_missing: false}}
+  researched: {iterate: {model: medium, subtask: small, ahead: notes, rounds: 2, requests: 1}}
   alone: {iterate: {model: medium, subtask: null, thresholds: found/thresholds.json}}
   fitting: {match: {otherwise: small}}
   strict: {match: {otherwise: small, thresholds: found/thresholds.json, fall_back: false}}
 """,
         )
         assert settings.policies == {
-            "careful": Deliberate(cheap="small", strong="large", rule=rule, missing=missing),
+            "careful": Deliberate(
+                cheap="small", strong="large", rule=rule, missing=missing, ask_missing=True
+            ),
+            "silent": Deliberate(cheap="a", strong="b", rule=rule, missing=missing),
             "quick": Deliberate(
                 cheap="small", strong="auto", rule=Rule(4, 0.5), missing=MissingRule(),
                 ask_missing=True,
             ),
             "unasked": Deliberate(cheap="a", strong="b", rule=rule),
-            "researched": Iterate(model="medium", subtask="small", rounds=2, requests=1),
+            "researched": Iterate(
+                model="medium", subtask="small", ahead="notes", rounds=2, requests=1
+            ),
             "alone": Iterate(model="medium", subtask=None, matching=MATCHING),
             "fitting": Match(otherwise="small"),
             "strict": Match(otherwise="small", matching=MATCHING, fall_back=False),
         }  # fmt: skip
+
+    def test_the_model_is_asked_what_is_missing_where_that_was_found_to_pay(
+        self, tmp_path: Path
+    ) -> None:
+        for name, weights in (("pays", {"model": 0.9}), ("not", {"options": 0.9})):
+            missing = MissingRule(weights, 0.5)  # type: ignore[arg-type]
+            file = tmp_path / f"{name}.json"
+            Thresholds(rule=Rule(), missing=missing, matching=None).save(file)
+            settings = load(
+                tmp_path, f"policies: {{a: {{deliberate: {{cheap: b, thresholds: {name}.json}}}}}}"
+            )
+            for spec in (settings.policies["a"], deliberate_by("b", "c", file)):
+                assert isinstance(spec, Deliberate)
+                assert spec.missing == missing
+                assert spec.ask_missing == (name == "pays")
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -13,18 +13,18 @@ from tests.delegation.sampled_logs import CHEAP, DEAR, sampled
 from tests.delegation.scripted import DOWN, Said, ScriptedModel
 
 from masrouter.catalog import Catalog
-from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.collecting import collect_samples
-from masrouter.delegation.deliberation.deliberating import deliberate
-from masrouter.delegation.deliberation.replaying import ALIKES, replay, rules_of
-from masrouter.delegation.deliberation.sampled import (
+from masrouter.delegation.calibration.collecting import collect_samples
+from masrouter.delegation.calibration.replaying import ALIKES, replay, rules_of
+from masrouter.delegation.calibration.sampled import (
     Parting,
     Sample,
     SampledQuery,
     StepOutcome,
     StrongOutcome,
 )
+from masrouter.delegation.delegator import Delegator
+from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.deliberating import deliberate
 from masrouter.delegation.deliberation.steps import read_steps
 from masrouter.delegation.deliberation.stepwise import NEXT_STEP, WORK_IN_STEPS
 from masrouter.delegation.query import TaskQuery, read_query

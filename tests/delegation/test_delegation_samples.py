@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from masrouter.delegation.deliberation.sampled import (
+from masrouter.delegation.calibration.sampled import (
     Check,
     Parting,
     Sample,

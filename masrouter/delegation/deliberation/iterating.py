@@ -65,7 +65,8 @@ class Round:
     draft: Draft | None
     """None where it could not be written."""
     requests: tuple[TaskResult, ...] = ()
-    """`goal` is what was asked for."""
+    """`goal` is what was asked for; last those that were asked once more, of `subtask`, after a
+    worker failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,10 @@ async def iterate(
     """Draft, ask for what the draft lacks, and draft again with it.
 
     model: writes the drafts; None takes the task's own, or the delegator's default.
-    find: who is asked for what (`by_description`). subtask: who is asked where it knows nobody;
-    None asks nobody then. ahead: who is asked with the goal itself before the first draft; for a
-    worker that looks up, since a draft that misses nothing asks for nothing. rounds: drafts at
-    most. requests: asked for after a draft, at most.
+    find: who is asked for what (`by_description`). subtask: who is asked where it knows nobody, or
+    where the worker that it names fails; None asks nobody then. ahead: who is asked with the goal
+    itself before the first draft; for a worker that looks up, since a draft that misses nothing
+    asks for nothing. rounds: drafts at most. requests: asked for after a draft, at most.
     The other keywords are those of `Delegator.delegate_task`; the deadline and the budget hold for
     all of it. A request that fails leaves a gap in the next draft, and nothing else. A model is
     told what a request is for; a worker gets the request alone, or with the goal where it takes
@@ -201,6 +202,16 @@ async def iterate(
             if (asked_of := name or subtask) is not None
         ]
         found = await delegate(batch, f"requests {number}") if batch else ()
+        again = [
+            replace(
+                asking, context=_beside(workers.get(subtask), task, draft), model=subtask,
+                id=f"{asking.id}-again",
+            )
+            for asking, result in zip(batch, found, strict=True)
+            if subtask is not None and asking.model != subtask and _refused(result)
+        ]  # fmt: skip
+        if again:
+            found += await delegate(again, f"requests {number} again")
         done[-1] = replace(done[-1], requests=found)
         answers = [one for one in found if one.answer is not None]
         if not answers:
@@ -249,6 +260,10 @@ def _fresh(items: Sequence[str], asked: set[str]) -> list[str]:
 
 def _same(item: str) -> str:
     return " ".join(item.casefold().split()).rstrip(".?!")
+
+
+def _refused(result: TaskResult) -> bool:
+    return result.error is not None and result.error.type == "worker"
 
 
 def _beside(worker: Worker | None, task: Task, draft: Draft) -> str:

@@ -3,7 +3,7 @@
 First what its text shows for nothing (`signals`). Then, where wanted, one short call of a cheap
 model, whose last lines `Missing: ...` are read. What comes out is the question to ask.
 
-Not here: which weights and threshold pay (`asking.calibrate_asking`).
+Not here: which weights and threshold pay (`calibration.asking`).
 """
 
 from __future__ import annotations

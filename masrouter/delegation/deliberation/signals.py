@@ -2,7 +2,7 @@
 
 Places left to be filled, things referred to that are not there, options that nobody listed, a
 story that begins in its middle. The signals are blunt: most gaps leave no trace in a text, and
-which of them can be trusted is measured, not claimed (`missing_labels`, `asking`).
+which of them can be trusted is measured, not claimed (`calibration.asking`).
 English only. What `tools.self_contained` finds is refused outright, and so has rules of its own,
 fewer and surer ones: a guess of this module would refuse tasks that are sound.
 """

@@ -59,7 +59,11 @@ def deliberate_by(cheap: str, strong: str, thresholds: str | FilePath | None = N
         return Deliberate(cheap=cheap, strong=strong)
     found = _thresholds(thresholds)
     return Deliberate(
-        cheap=cheap, strong=strong, rule=_rule_of(found, thresholds), missing=found.missing
+        cheap=cheap,
+        strong=strong,
+        rule=_rule_of(found, thresholds),
+        missing=found.missing,
+        ask_missing=_word_pays(found),
     )
 
 
@@ -127,21 +131,23 @@ def _deliberate(entry: _Entry) -> Deliberate:
             rule = _rule_of(found, entry.given["thresholds"])
         except ConfigError as error:
             raise entry.problem("thresholds", str(error)) from None
+    word = entry.truth("ask_missing")
     return Deliberate(
         cheap=entry.name("cheap"),
         strong=entry.name("strong"),
         rule=rule,
         missing=_missing(found, asked),
-        ask_missing=bool(entry.truth("ask_missing")),
+        ask_missing=asked is not False and _word_pays(found) if word is None else word,
     )
 
 
 def _iterate(entry: _Entry) -> Iterate:
-    entry.keys("model", "subtask", "rounds", "requests", "thresholds", needed="model")
+    entry.keys("model", "subtask", "ahead", "rounds", "requests", "thresholds", needed="model")
     nobody = "subtask" in entry.given and entry.given["subtask"] is None
     return Iterate(
         model=entry.name("model"),
         subtask=None if nobody else entry.name("subtask"),
+        ahead=entry.name("ahead") if entry.given.get("ahead") is not None else None,
         rounds=entry.count("rounds", 3),
         requests=entry.count("requests", 4),
         matching=_matching(entry),
@@ -176,6 +182,11 @@ def _missing(found: Thresholds | None, asked: bool | None) -> MissingRule | None
     if asked is False:
         return None
     return MissingRule() if asked and calibrated is None else calibrated
+
+
+def _word_pays(found: Thresholds | None) -> bool:
+    """Whether calibration found that asking the model what is missing is worth its cost."""
+    return found is not None and found.missing is not None and "model" in found.missing.weights
 
 
 def _matching(entry: _Entry) -> MatchingRule | None:

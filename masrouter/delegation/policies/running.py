@@ -177,6 +177,7 @@ async def _iterated(
         model=spec.model,
         subtask=spec.subtask,
         find=find,
+        ahead=spec.ahead,
         rounds=spec.rounds,
         requests=spec.requests,
         delegator=delegator,

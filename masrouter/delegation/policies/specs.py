@@ -36,7 +36,8 @@ class Deliberate:
     missing: MissingRule | None = None
     """When to ask back in place of an answer; None never does."""
     ask_missing: bool = False
-    """Whether the cheap model is asked what is missing as well."""
+    """Whether the cheap model is asked what is missing as well. In a file, where it is left out:
+    where the thresholds say that this pays."""
 
     def __post_init__(self) -> None:
         if self.ask_missing and self.missing is None:
@@ -87,7 +88,10 @@ class Iterate:
     model: str
     """Writes the drafts."""
     subtask: str | None = "auto"
-    """Is asked for what no worker's description fits; None asks nobody then."""
+    """Is asked for what no worker's description fits, or where that worker fails; None asks nobody
+    then."""
+    ahead: str | None = None
+    """Is asked with the goal itself before the first draft: a worker that looks things up."""
     rounds: int = 3
     """Drafts at most."""
     requests: int = 4
@@ -109,21 +113,23 @@ class Iterate:
     @property
     def parts(self) -> Mapping[str, str]:
         """The names that it calls, each by what it is for."""
-        asked = {} if self.subtask is None else {"subtask": self.subtask}
-        return {"model": self.model, **asked}
+        beside = {"subtask": self.subtask, "ahead": self.ahead}
+        return {"model": self.model, **{k: name for k, name in beside.items() if name is not None}}
 
     @property
     def calls(self) -> tuple[tuple[str, int], ...]:
         """How often each name is called for a task, about; what drafts lack nobody knows."""
-        return ((self.model, self.rounds),)
+        ahead = () if self.ahead is None else ((self.ahead, 1),)
+        return ((self.model, self.rounds), *ahead)
 
     @property
     def description(self) -> str:
         """What it does, for whoever chooses."""
+        first = "" if self.ahead is None else f"{self.ahead} is asked first. "
         otherwise = "" if self.subtask is None else f", else of {self.subtask}"
         return (
-            f"{self.model} writes up to {self.rounds} drafts; what a draft says it lacks is asked "
-            f"of the worker whose description fits{otherwise}."
+            f"{first}{self.model} writes up to {self.rounds} drafts; what a draft says it lacks is "
+            f"asked of the worker whose description fits{otherwise}."
         )
 
 

@@ -62,7 +62,7 @@ MEASURED = MatchingRule(threshold=0.2, chat_weight=0.5, encoder="all-MiniLM-L6-v
 """Chosen on 100 labelled requests to 10 workers, and on the outcomes of 300 requests of which half
 are for 6 workers that really run and refuse what they do not understand, after which a model is
 asked (tests/benchmarks/bench_delegation_matching.py). Where nobody is asked next, and for requests,
-workers and models of another kind, choose a rule: `deliberation.calibrate_matching`."""
+workers and models of another kind, choose a rule: `calibration.calibrate_matching`."""
 
 
 @dataclass(frozen=True, slots=True)

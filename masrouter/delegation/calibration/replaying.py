@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from masrouter.answers import answer_key
+from masrouter.delegation.calibration.measuring import Floats
+from masrouter.delegation.calibration.sampled import Parting, Sample, SampledQuery
 from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.measuring import Floats
-from masrouter.delegation.deliberation.sampled import Parting, Sample, SampledQuery
 from masrouter.delegation.deliberation.steps import (
     Parted,
     Step,

@@ -11,15 +11,14 @@ The figures hold for the models, the prompts and the queries of the log, and for
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.measuring import (
+from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.measuring import (
     FEWEST_QUERIES,
     RESAMPLES,
     Ints,
@@ -30,7 +29,7 @@ from masrouter.delegation.deliberation.measuring import (
     saved,
     told_json,
 )
-from masrouter.delegation.deliberation.replaying import (
+from masrouter.delegation.calibration.replaying import (
     Outcomes,
     ReadQuery,
     blank,
@@ -38,29 +37,12 @@ from masrouter.delegation.deliberation.replaying import (
     replay,
     rules_of,
 )
-from masrouter.delegation.deliberation.sampled import SampledQuery
+from masrouter.delegation.calibration.sampled import SampledQuery
+from masrouter.delegation.deliberation.agreement import Rule
 from masrouter.errors import EvaluationError
 
 DELIBERATE, WHOLE, STEP, VOTE = "deliberate", "whole", "step", "vote"
 ALWAYS, NEVER, LENGTH, COIN = "always", "never", "length", "coin"
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What a rule is chosen for; one of the two."""
-
-    tolerance: float | None = 0.01
-    """Cheapest whose mean score is at most so much below always asking the strong worker; where
-    none is, the best."""
-    cost_weight: float | None = None
-    """Highest mean of score - cost_weight * cost; where it is given, it counts."""
-
-    def __post_init__(self) -> None:
-        given = self.tolerance if self.cost_weight is None else self.cost_weight
-        if given is None or not math.isfinite(given) or given < 0:
-            raise EvaluationError(
-                f"calibration: expected a tolerance or a cost weight >= 0, got {given!r}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,13 +266,7 @@ def _lengths(queries: Sequence[SampledQuery]) -> list[int | None]:
 def _best(found: Sequence[Outcomes], always: Outcomes, rows: Ints, goal: Goal) -> int:
     score = np.array([one.score[rows].mean() for one in found])
     cost = np.array([one.cost[rows].mean() for one in found])
-    if goal.cost_weight is not None:
-        return int(np.lexsort((cost, -(score - goal.cost_weight * cost)))[0])
-    assert goal.tolerance is not None
-    enough = score >= always.score[rows].mean() - goal.tolerance - 1e-12
-    if enough.any():
-        return int(np.lexsort((-score, np.where(enough, cost, np.inf)))[0])
-    return int(np.lexsort((cost, -score))[0])
+    return goal.best(score, cost, float(always.score[rows].mean()))
 
 
 def _coin(mine: Outcomes, always: Outcomes, never: Outcomes) -> Outcomes:

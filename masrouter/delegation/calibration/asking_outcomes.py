@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.measuring import Floats
-from masrouter.delegation.deliberation.missing import MissingRule
-from masrouter.delegation.deliberation.missing_labels import (
+from masrouter.delegation.calibration.measuring import Floats
+from masrouter.delegation.calibration.missing_labels import (
     LabelledGoal,
     SignalCount,
     count_signals,
 )
-from masrouter.delegation.deliberation.replaying import replay
-from masrouter.delegation.deliberation.sampled import SampledQuery
+from masrouter.delegation.calibration.replaying import replay
+from masrouter.delegation.calibration.sampled import SampledQuery
+from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.missing import MissingRule
 from masrouter.delegation.deliberation.signals import SignalKind, missing_signals
 from masrouter.errors import EvaluationError
 

@@ -6,7 +6,7 @@ By hand, each task is handed out twice, once by the worker's name, and logged (`
 --log`, then `masrouter delegations export`, not with `--only own`, which leaves out failed runs).
 
 The nearest worker is named by the encoder alone, so it is known before any rule is chosen. Not
-here: the choice (`matching_calibration`).
+here: the choice (`matching`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each task goes to the cheap model several times and to the strong worker once, through a
 `Delegator`, and is graded; where wanted, again in numbered steps, with what a rule that delegates a
-step would ask for. Not here: the log's file (`sampled`), and what is chosen on it (`calibration`).
+step would ask for. Not here: the log's file (`sampled`), and what is chosen on it (`agreement`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.missing import MissingRule, check_missing
-from masrouter.delegation.deliberation.replaying import Answers, Drawn, place_of, rules_of
-from masrouter.delegation.deliberation.sampled import (
+from masrouter.delegation.calibration.replaying import Answers, Drawn, place_of, rules_of
+from masrouter.delegation.calibration.sampled import (
     MOST_SAMPLES,
     Check,
     Parting,
@@ -24,6 +22,8 @@ from masrouter.delegation.deliberation.sampled import (
     StepOutcome,
     StrongOutcome,
 )
+from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.missing import MissingRule, check_missing
 from masrouter.delegation.deliberation.steps import Parted, read_next_step
 from masrouter.delegation.deliberation.stepwise import in_steps, only_next_step, votes_behind
 from masrouter.delegation.tasks import DelegationError, Task, TaskResult

@@ -13,7 +13,6 @@ The figures hold for these workers, this encoder, `otherwise` and requests of th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from masrouter.delegation.deliberation.matching_outcomes import MatchedRequest, matched_requests
-from masrouter.delegation.deliberation.measuring import (
+from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.matching_outcomes import MatchedRequest, matched_requests
+from masrouter.delegation.calibration.measuring import (
     FEWEST_QUERIES,
     RESAMPLES,
     Measured,
@@ -159,7 +159,7 @@ def calibrate_matching(
     Raises EvaluationError as `matched_requests`, for fewer than 20 requests or 2 folds, and for a
     tolerance or cost weight below 0.
     """
-    goal = _Goal(tolerance, cost_weight)
+    goal = Goal(tolerance, cost_weight)
     found = matched_requests(records, workers, encoder, otherwise=otherwise)
     n = len(found)
     if n < FEWEST_QUERIES:
@@ -225,21 +225,6 @@ def calibrate_matching(
 
 
 @dataclass(frozen=True, slots=True)
-class _Goal:
-    """What a rule is chosen for."""
-
-    tolerance: float
-    cost_weight: float | None
-
-    def __post_init__(self) -> None:
-        given = self.tolerance if self.cost_weight is None else self.cost_weight
-        if not math.isfinite(given) or given < 0:
-            raise EvaluationError(
-                f"matching: expected a tolerance or a cost weight >= 0, got {given!r}"
-            )
-
-
-@dataclass(frozen=True, slots=True)
 class _Outcomes:
     """Scores and costs of n requests, by their nearest worker and without it; each (n,)."""
 
@@ -271,17 +256,14 @@ class _Outcomes:
         better: Flags = (gain > 0) | ((gain == 0) & (self.cost <= self.other_cost))
         return better
 
-    def best(self, ways: Flags, rows: Ints, goal: _Goal) -> int:
+    def best(self, ways: Flags, rows: Ints, goal: Goal) -> int:
         """Which of `ways`, (ways, n), is best on some requests; the first of equals."""
         there = ways[:, rows]
         score, cost = (
             np.where(there, mine[rows], other[rows]).mean(axis=1)
             for mine, other in ((self.score, self.other_score), (self.cost, self.other_cost))
         )  # (ways,)
-        if goal.cost_weight is not None:
-            return int(np.lexsort((cost, -(score - goal.cost_weight * cost)))[0])
-        enough = score >= score.max() - goal.tolerance - 1e-12
-        return int(np.lexsort((-score, np.where(enough, cost, np.inf)))[0])
+        return goal.best(score, cost, float(score.max()))
 
 
 def _rules(found: Sequence[MatchedRequest], space: str) -> list[MatchingRule]:

@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from masrouter.delegation.deliberation.agreement import Rule
-from masrouter.delegation.deliberation.asking_outcomes import (
+from masrouter.delegation.calibration.agreement import Against, Row
+from masrouter.delegation.calibration.asking_outcomes import (
     Acted,
     AskingLog,
     Bools,
     Ints,
     check_logged,
 )
-from masrouter.delegation.deliberation.calibration import Against, Goal, Row
-from masrouter.delegation.deliberation.measuring import (
+from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.measuring import (
     FEWEST_QUERIES,
     RESAMPLES,
     Floats,
@@ -41,13 +41,14 @@ from masrouter.delegation.deliberation.measuring import (
     saved,
     told_json,
 )
-from masrouter.delegation.deliberation.missing import MissingRule
-from masrouter.delegation.deliberation.missing_labels import (
+from masrouter.delegation.calibration.missing_labels import (
     LabelledGoal,
     SignalCount,
     weights_of,
 )
-from masrouter.delegation.deliberation.sampled import SampledQuery
+from masrouter.delegation.calibration.sampled import SampledQuery
+from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.missing import MissingRule
 from masrouter.delegation.deliberation.signals import SignalKind
 from masrouter.errors import EvaluationError
 from masrouter.types import Interval
@@ -257,13 +258,7 @@ def _best_at(tried: Sequence[Acted], plain: Acted, rows: Ints, goal: Goal) -> in
     """Of equals the first."""
     score = np.array([one.score[rows].mean() for one in tried])
     cost = np.array([one.cost[rows].mean() for one in tried])
-    if goal.cost_weight is not None:
-        return int(np.lexsort((cost, -(score - goal.cost_weight * cost)))[0])
-    assert goal.tolerance is not None
-    enough = score >= plain.score[rows].mean() - goal.tolerance - 1e-12
-    if enough.any():
-        return int(np.lexsort((-score, np.where(enough, cost, np.inf)))[0])
-    return int(np.lexsort((cost, -score))[0])
+    return goal.best(score, cost, float(plain.score[rows].mean()))
 
 
 def _fill(into: Acted, values: Acted, rows: Ints) -> None:
