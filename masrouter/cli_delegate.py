@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -188,7 +189,8 @@ def delegate_command(
     if workers is not None:  # they bring pipelines and MCP along, which no other call needs
         from masrouter.delegation.workers.worker_file import read_worker_file
 
-        others = read_worker_file(workers)
+        with contextlib.redirect_stdout(sys.stderr):
+            others = read_worker_file(workers)
     asked = chat_model(llm, found, known)
     router = (
         None
@@ -206,7 +208,8 @@ def delegate_command(
             cost_weight, seed,
         )  # fmt: skip
         board = Board([] if parent else [(t.id or "", t.goal) for t in handed_out])
-        with shown(board, Progress()) as listen:
+        # Standard output is for the results; workers may print what they like.
+        with shown(board, Progress()) as listen, contextlib.redirect_stdout(sys.stderr):
             ended = asyncio.run(job.done(board, listen))
     data = _data(ended)
     unwritten = None if out is None else written(out, data)

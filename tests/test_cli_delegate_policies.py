@@ -112,6 +112,19 @@ def test_workers_of_a_file_do_the_steps_that_fit_them(
     assert server.calls == []
 
 
+def test_what_workers_print_is_no_part_of_the_results(llm: str, tmp_path: Path) -> None:
+    (tmp_path / "talkative_tools.py").write_text(
+        'print("loaded")\n\n\ndef echo(text: str) -> str:\n    """Says it again."""\n'
+        '    print("called")\n    return text\n'
+    )
+    workers = tmp_path / "workers.yaml"
+    workers.write_text('workers: {echo: {python: "talkative_tools:echo", usd_per_call: 0}}\n')
+    done = delegate("--llm", llm, "--workers", str(workers), "--model", "echo", "--json", "hello")
+    assert [one["answer"] for one in json.loads(done.stdout)["results"]] == ["hello"]
+    assert "loaded" in done.stderr
+    assert "called" in done.stderr
+
+
 def test_a_policy_of_ones_own_by_that_name_is_not_replaced(llm: str, tmp_path: Path) -> None:
     settings = tmp_path / "delegation.yaml"
     settings.write_text("policies: {deliberate: {match: {otherwise: quick}}}\n")

@@ -12,8 +12,10 @@ a whole (too many tasks, a budget that is no number) is raised before anything i
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import TypedDict, Unpack
@@ -93,16 +95,12 @@ class Delegator:
         self._models = llm
         self._chooser = None if router is None else remembering(router)
         own = None if self._chooser is None else self._chooser.encoder
-        self._encoder = own if encoder is None else encoder
-        self._loading = threading.Lock()
+        self._encoder = _Encoder(own if encoder is None else encoder)
 
     def encoder(self) -> Encoder:
         """What compares requests with workers' descriptions. It may load a model, once, which
         takes seconds: call it in a worker thread. Raises what `load_encoder` raises."""
-        with self._loading:
-            if self._encoder is None:
-                self._encoder = load_encoder()
-            return self._encoder
+        return self._encoder.loaded()
 
     def offers(self) -> tuple[Offer, ...]:
         """All that a task may be given to, as it stands now: keys may come and go."""
@@ -219,7 +217,11 @@ class Delegator:
         # Policies hand out tasks by a Delegator: they stand above it, and bring much along.
         from masrouter.delegation.policies.running import run_policy
 
-        return await run_policy(asked, delegator=self, cost_weight=cost_weight)
+        # The task has kept to its limit. What a policy adds of its own, and the answers that the
+        # task needs, are not counted then, as they are not for a model.
+        parts = copy(self)
+        parts.settings = replace(self.settings, max_goal_characters=sys.maxsize)
+        return await run_policy(asked, delegator=parts, cost_weight=cost_weight)
 
     def _check_place(self, episode: Episode | None, under: str | None) -> None:
         if episode is not None and self.episodes is None:
@@ -288,6 +290,20 @@ class Delegator:
             return
         for name, times in self.settings.policies[job.target.policy].calls:
             yield from [names.resolve(name, budgeted=True).plan] * times
+
+
+class _Encoder:
+    """An encoder that is loaded when it is first needed, and once."""
+
+    def __init__(self, encoder: Encoder | None) -> None:
+        self._encoder = encoder
+        self._loading = threading.Lock()
+
+    def loaded(self) -> Encoder:
+        with self._loading:
+            if self._encoder is None:
+                self._encoder = load_encoder()
+            return self._encoder
 
 
 def delegate_task(

@@ -165,6 +165,10 @@ policies:
                 "a: {iterate: {model: b, requests: 17}}",
                 "2: policies.a.iterate.requests: 17 are asked at once, and max_tasks is 16",
             ),
+            (
+                "a: {iterate: {model: b, rounds: 10000000000}}",
+                "2: policies.a.iterate: rounds: at most 64 are allowed, got 10000000000",
+            ),
             ("auto: {match: {otherwise: b}}", "2: policies.auto: this is the router's own name"),
             ("'a b': {match: {otherwise: b}}", "2: policies.a b: expected one word"),
             (

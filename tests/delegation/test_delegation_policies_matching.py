@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
 from tests.delegation.policy_samples import (
+    MATCHING,
     REFUSING,
     SETTINGS,
     TRANSLATOR,
@@ -105,6 +107,40 @@ class TestMatching:
         assert [step["instead_of"] is None for step in result.policy["steps"]] == [
             False, True, False,
         ]  # fmt: skip
+
+    def test_after_a_long_text_a_step_falls_back_as_well(self) -> None:
+        long = replace(TRANSLATOR, run=lambda _: "x" * 200_000)
+        broken = replace(WEATHER, run=REFUSING.run)
+        (result,) = delegated(
+            agreeing(),
+            Task("Translate it and then compare it with the weather report.", "a", model="fitting"),
+            workers=[long, broken],
+        ).results
+        assert (result.error, result.answer) == (None, "Answer: 4")
+
+    def test_a_worker_that_fails_is_not_asked_again_by_another_name(self) -> None:
+        asked: list[str] = []
+
+        def refuse(text: str) -> str:
+            asked.append(text)
+            raise OSError
+
+        settings = Settings(
+            aliases={"own": "translator"},
+            policies={"mine": Match(otherwise="own", matching=MATCHING)},
+        )
+        (result,) = delegated(
+            agreeing(), Task("Translate it.", model="mine"), settings=settings,
+            workers=[replace(REFUSING, run=refuse)],
+        ).results  # fmt: skip
+        assert result.error is not None
+        assert (result.error.type, len(asked)) == ("worker", 1)
+
+    def test_a_long_goal_is_told_in_short(self) -> None:
+        goal = "Translate " + "x" * 90_000
+        (result,) = delegated(agreeing(), Task(goal, model="fitting"), workers=[TRANSLATOR]).results
+        assert result.answer == f"<{goal}>"
+        assert len(json.dumps(result.policy)) < 2000
 
     def test_what_a_worker_did_before_is_kept_and_paid_for_once(self) -> None:
         llm = ScriptedModel({"small": "sunny"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,15 @@ class TestIterating:
         last = seen(llm, "small")[-1]
         assert all(found in last.context for found in ("For June.", "rain", "12 seats"))
 
+    def test_what_is_lacking_is_told_in_short(self) -> None:
+        lacking = "".join(f"\nMissing: {n} {'x' * 2000}" for n in range(500))
+        llm = ScriptedModel({"small": f"A draft.{lacking}", "big": "unused"})
+        (result,) = delegated(llm, Task("Do it.", model="researched")).results
+        assert (result.answer, (result.policy or {})["how"]) == (
+            "A draft.", "1 round, 0 found, lacks 500",
+        )  # fmt: skip
+        assert len(json.dumps(result.policy)) < 20_000
+
     def test_without_workers_no_encoder_is_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def never() -> None:
             raise AssertionError("an encoder was loaded")
@@ -198,6 +208,18 @@ class TestInABatch:
             assert (query.goal, inner.results) == ("Add.", {"count": "twenty"})
             assert query.context.startswith("In euros.\n\n")
         assert seen(llm, "big")[0].results == {"sum": "Answer: 4"}
+
+    @pytest.mark.parametrize("policy", ["careful", "researched", "fitting"])
+    def test_only_a_tasks_own_text_is_held_against_its_limit(self, policy: str) -> None:
+        llm = agreeing(first="x" * 300)
+        batch = delegated(
+            llm,
+            Task("Count.", model="first", id="count"),
+            Task("a " * 50, model=policy, needs=("count",)),
+            Task("a " * 51, model=policy),
+            settings=replace(SETTINGS, max_goal_characters=100), workers=[TRANSLATOR],
+        )  # fmt: skip
+        assert [one.error and one.error.type for one in batch.results] == [None, None, "limit"]
 
     def test_a_worker_is_given_needed_answers_as_plain_text(self) -> None:
         batch = delegated(

@@ -13,6 +13,7 @@ from tests.delegation.tool_samples import call, delegator
 from masrouter.catalog import Catalog
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.naming.settings import Settings
+from masrouter.delegation.workers.worker import Worker
 from masrouter.llms import Providers
 from masrouter.router import Router
 from masrouter.types import Agent, Plan
@@ -38,6 +39,14 @@ class TestListing:
         assert mini["context_window"] == known.context_window
         assert mini["price"]["input_usd_per_mtok"] == 1.0
         assert by_id["gpt-4o"]["price"] is None
+
+    def test_what_a_worker_costs_by_the_call_is_told(self) -> None:
+        worker = Worker(name="notes", description="Looks up.", run=str, usd_per_call=0.5)
+        to = Delegator(ScriptedModel({"one": "a"}), workers=[worker])
+        prices = {one["id"]: one["price"] for one in call("list_models", {}, to)["models"]}
+        assert {id: price["usd_per_call"] for id, price in prices.items()} == {
+            "one": 0.0, "notes": 0.5,
+        }  # fmt: skip
 
     def test_plans_and_the_router_are_listed_too(self, router: Router) -> None:
         to = delegator(options=Settings(plans={"pair": router.plans[0]}), router=router)

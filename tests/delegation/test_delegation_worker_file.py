@@ -54,6 +54,7 @@ NUMBER = 7
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a module of its own name; what importing it changes is undone."""
     (tmp_path / "own_functions.py").write_text(MODULE)
+    (tmp_path / "leaving_functions.py").write_text("raise SystemExit(3)\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "own_functions", raising=False)
     return tmp_path
@@ -117,6 +118,7 @@ class TestPython:
         [
             ("no_such_module:run", "cannot be imported (ModuleNotFoundError"),
             ("own_functions:none", "cannot be imported (AttributeError"),
+            ("leaving_functions:run", "cannot be imported (SystemExit: 3)"),
             ("own_functions:NUMBER", "is 7, which cannot be called"),
             ("own_functions", "expected module:callable, got 'own_functions'"),
             ("os.system('ls'):x", "expected module:callable"),
@@ -323,6 +325,8 @@ class TestTools:
         ("workers: {a: {python: 'own_functions:shout', examples: [1]}}", "examples[0]: expected"),
         ("workers: {a: {python: 'own_functions:shout', description: 3}}", "description: expected"),
         ("workers: {a: {translate: ./nowhere}}", "translate: there is no folder"),
+        ("workers: {a: {translate: ~nobody-here/x/y}}", "'~nobody-here/x/y' cannot be a path: "),
+        (f"workers: {{a: {{translate: {'x' * 5000}}}}}", "cannot be a path: "),
         ("workers: {a: {translate: 3}}", "translate: expected text, got 3; quote it"),
         ("workers: {a: {translate: m, generation: {beams: 0}}}", "generation.beams: expected a"),
         ("workers: {a: {translate: m, generation: {prefix: 1}}}", "generation.prefix: expected t"),

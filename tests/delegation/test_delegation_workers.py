@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -210,6 +211,10 @@ async def cancelled_within(text: str) -> str:
     raise asyncio.CancelledError
 
 
+async def exit_later(text: str) -> str:
+    raise SystemExit(1)
+
+
 class Unspeakable(BaseException):
     def __repr__(self) -> str:
         raise RuntimeError
@@ -228,8 +233,14 @@ class TestFailures:
             (lambda text: (_ for _ in ()).throw(SystemExit(1)), "server_error", "SystemExit"),
             (cancelled_within, "server_error", "was cancelled from within"),
             (unspeakable, "server_error", "Unspeakable"),
+            (exit_later, "server_error", "SystemExit"),
+            (lambda text: exit_later(text), "server_error", "SystemExit"),
             (lambda text: 7, "bad_response", "gave int where text was expected"),
             (lambda text: Produced(7), "bad_response", "gave Produced"),
+            (lambda text: Produced("x", 1.5), "bad_response", "gave 1.5 as its prompt_tokens"),
+            (lambda text: Produced("x", 1, -2), "bad_response", "gave -2 as its completion_tok"),
+            (lambda text: Produced("x", cost_usd="1"), "bad_response", "gave '1' as its cost_usd"),
+            (lambda text: Produced("x", cost_usd=math.nan), "bad_response", "gave nan as its co"),
             (lambda text: " \n", "empty", "gave no text"),
             (lambda text: "x" * 1_000_001, "bad_response", "gave 1,000,001 characters"),
         ],

@@ -27,6 +27,7 @@ from masrouter.delegation.tasks import (
     TaskEvent,
     TaskResult,
     TaskWorking,
+    shortened,
 )
 from masrouter.delegation.workers.matching import plan_steps
 from masrouter.execution.ledger import Ledger, total_usage
@@ -43,6 +44,10 @@ _MOST_ID = 100
 """Characters of a task's id that stand before those of its parts."""
 _MOST_SAID = 120
 """Characters of a question, where it is told in a few words."""
+_MOST_LACKING = 20
+"""Things that a draft lacks, where they are told one by one."""
+_MOST_TEXT = 500
+"""Characters of a step's goal, or of a thing that is lacking, where they are told in full."""
 _TOLD_BY_THE_RESULT = ("summary", "error", "models", "usage", "latency_s")
 
 
@@ -193,7 +198,7 @@ async def _iterated(
             for each in done.rounds
             for one in each.requests
         ],
-        "missing": list(done.missing),
+        "missing": [shortened(item, _MOST_TEXT) for item in done.missing[:_MOST_LACKING]],
     }
     return _Came(done.answer, drafts[-1] if drafts else None, done.error, told)
 
@@ -233,7 +238,10 @@ async def _matched(spec: Match, asked: PolicyJob, delegator: Delegator, options:
         ended = [one for one in results if one.error is None]
         done += ended
         left, failed = left[len(ended) :], results[len(ended) :]
-        if not failed or not (spec.fall_back and _may_fall_back(left[0], failed[0], names, spec)):
+        if not failed or not (spec.fall_back and _refused(left[0], failed[0], names)):
+            break
+        asked_next = await asyncio.to_thread(_models_of, spec.otherwise, delegator)
+        if asked_next == (left[0].model,):
             break
         refusals[failed[0].id] = failed[0]
         if not others:
@@ -254,10 +262,16 @@ async def _matched(spec: Match, asked: PolicyJob, delegator: Delegator, options:
     )
 
 
-def _may_fall_back(step: Task, failed: TaskResult, workers: set[str], spec: Match) -> bool:
-    """Whether it was the worker's own failure, and there is another to ask."""
+def _refused(step: Task, failed: TaskResult, workers: set[str]) -> bool:
+    """Whether a step's worker failed by itself."""
     of_worker = failed.error is not None and failed.error.type == "worker"
-    return of_worker and step.model in workers and step.model != spec.otherwise
+    return of_worker and step.model in workers
+
+
+def _models_of(name: str, delegator: Delegator) -> tuple[str, ...]:
+    """Who works where a name leads; nobody is known of `auto`."""
+    plan = delegator.names.resolve(name, budgeted=False).plan
+    return () if plan is None else plan.models
 
 
 def _told_of_steps(
@@ -278,7 +292,7 @@ def _told_of_steps(
             }
         steps.append(
             {
-                "goal": one.goal,
+                "goal": shortened(one.goal, _MOST_TEXT),
                 "asked": one.asked,
                 "models": list(one.models),
                 "cost_usd": one.usage.cost_usd,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from masrouter.delegation.deliberation.missing import MissingRule
     from masrouter.delegation.workers.matching import MatchingRule
 
+MOST_ROUNDS = 64
+"""Of drafts: `auto` sets money aside for each beforehand, and more is a slip."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliberate:
@@ -82,7 +85,7 @@ class Deliberate:
 class Iterate:
     """Drafts in rounds: what a draft says it lacks is asked for before the next one.
 
-    Raises ConfigError for a number below 1.
+    Raises ConfigError for a number below 1, or more than `MOST_ROUNDS` rounds.
     """
 
     model: str
@@ -104,6 +107,8 @@ class Iterate:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{key}: expected a whole number >= 1, got {value!r:.40}")
+        if self.rounds > MOST_ROUNDS:
+            raise ConfigError(f"rounds: at most {MOST_ROUNDS} are allowed, got {self.rounds!r:.40}")
 
     @property
     def kind(self) -> str:

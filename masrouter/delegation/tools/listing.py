@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from masrouter.delegation.tasks import DelegationError, TaskError
 from masrouter.delegation.tools.schemas import invalid
+from masrouter.delegation.workers.worker import WorkerPrice
 
 if TYPE_CHECKING:
     from masrouter.delegation.naming.offers import Offer
@@ -94,6 +95,7 @@ def _offer_json(offer: Offer) -> dict[str, Any]:
         else {
             "input_usd_per_mtok": price.input_usd_per_mtok,
             "output_usd_per_mtok": price.output_usd_per_mtok,
+            "usd_per_call": price.usd_per_call if isinstance(price, WorkerPrice) else 0.0,
             "source": price.source,
         },
         "plan": None if offer.plan is None else str(offer.plan),

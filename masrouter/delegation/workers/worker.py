@@ -27,6 +27,7 @@ from masrouter.errors import CallError, CallKind, ConfigError
 from masrouter.llms.chat import ChatModel, ChatRequest, Completion, Meter, Price
 from masrouter.llms.failures import quoted
 from masrouter.llms.per_loop import PerLoop
+from masrouter.strict_yaml import describe
 from masrouter.types import Agent, Plan, Usage
 
 Takes = Literal["material", "goal", "all"]
@@ -328,8 +329,13 @@ async def _outcome(run: Run, text: str, place: _Place) -> object:
     asynchronous = inspect.iscoroutinefunction(run) or inspect.iscoroutinefunction(
         getattr(run, "__call__", None)  # noqa: B004
     )
-    given: Any = run(text) if asynchronous else await _in_thread(run, text, place)
-    return await given if inspect.isawaitable(given) else given
+    try:
+        given: Any = run(text) if asynchronous else await _in_thread(run, text, place)
+        return await given if inspect.isawaitable(given) else given
+    except (Exception, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # an exit is this worker's failure, not the program's
+        raise RuntimeError(type(error).__name__) from error
 
 
 async def _in_thread(run: Run, text: str, place: _Place) -> object:
@@ -356,8 +362,8 @@ async def _in_thread(run: Run, text: str, place: _Place) -> object:
             # A future refuses a StopIteration.
             stray = isinstance(error, StopIteration)
             failure = RuntimeError(type(error).__name__) if stray else error
-        except BaseException as error:  # an exit is this worker's failure, not the program's
-            failure = RuntimeError(type(error).__name__)
+        except BaseException as error:
+            failure = RuntimeError(type(error).__name__)  # as in `_outcome`
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(end, given, failure)
 
@@ -373,6 +379,12 @@ def _checked(worker: Worker, given: object) -> Produced:
         raise _failed(worker, f"gave {kind} where text was expected", "bad_response", True)
     if not produced.text.strip():
         raise _failed(worker, "gave no text", "empty", True)
+    for key in ("prompt_tokens", "completion_tokens", "cost_usd"):
+        value = getattr(produced, key)
+        whole = isinstance(value, int) or key == "cost_usd"
+        if value is not None and not (whole and _is_number(value) and value >= 0):
+            why = f"gave {describe(value)} as its {key}"
+            raise _failed(worker, why, "bad_response", True)
     length, most = len(produced.text), worker.max_characters
     if length > most:
         why = f"gave {length:,} characters, and {most:,} are taken (its max_characters)"

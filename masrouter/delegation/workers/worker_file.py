@@ -125,7 +125,7 @@ def _model(
     entry = document.at(path)
     place = (*path, kind)
     named = _text(document, place)
-    near = folder / FilePath(named).expanduser()
+    near = _beside(document, place, folder, named)
     if not near.is_dir() and _LOOKS_LIKE_A_PATH.match(named):
         raise document.problem(place, f"there is no folder {near}")
     _installed(document, place, ("transformers", "torch"), "transformers")
@@ -185,12 +185,13 @@ def _stdio(document: Document, path: Path, folder: FilePath) -> StdioServer:
         raise document.problem((*path, "command"), "expected a program and its arguments")
     where = folder
     if "folder" in entry:
-        where = folder / FilePath(_text(document, (*path, "folder"))).expanduser()
+        place = (*path, "folder")
+        where = _beside(document, place, folder, _text(document, place))
         if not where.is_dir():
             raise document.problem((*path, "folder"), f"there is no folder {where}")
     program = command[0]
     if "/" in program:
-        program = str(where / FilePath(program).expanduser())
+        program = str(_beside(document, (*path, "command", 0), where, program))
     if shutil.which(program) is None:
         raise document.problem((*path, "command", 0), f"there is no program {program!r}")
     names = _texts(document, (*path, "environment")) if "environment" in entry else ()
@@ -218,13 +219,25 @@ def _imported(document: Document, path: Path, folder: FilePath) -> Run:
             sys.path.append(place)
     try:
         found: Any = pkgutil.resolve_name(reference)
-    except Exception as error:  # a module may fail in every way
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module may fail in every way, and exit
         why = f"cannot be imported ({type(error).__name__}: {quoted(error)})"
         raise document.problem(path, f"{reference!r} {why}") from error
     if not callable(found):
         raise document.problem(path, f"{reference!r} is {describe(found)}, which cannot be called")
     run: Run = found
     return run
+
+
+def _beside(document: Document, path: Path, folder: FilePath, name: str) -> FilePath:
+    """A path as it is seen from a folder."""
+    try:
+        found = folder / FilePath(name).expanduser()
+        found.is_dir()  # raises for a name that no file system takes
+    except (OSError, RuntimeError) as error:
+        raise document.problem(path, f"{describe(name)} cannot be a path: {error}") from None
+    return found
 
 
 def _said(document: Document, path: Path, run: Run) -> str:
