@@ -20,8 +20,10 @@ from masrouter.cli_delegating import (
     Board,
     Progress,
     cancelled_on_interrupt,
+    check_named,
     check_writable,
     final_table,
+    prepare,
     shown,
     totals,
     written,
@@ -34,7 +36,7 @@ from masrouter.delegation.naming.settings import AUTO, PROVIDER_FLAG, Settings
 from masrouter.delegation.parent import ParentRun, run_parent
 from masrouter.delegation.policies.reading import deliberate_by
 from masrouter.delegation.task_file import read_task_file
-from masrouter.delegation.tasks import Grade, Grading, OnTaskEvent, Task
+from masrouter.delegation.tasks import Batch, Grade, Grading, OnTaskEvent, Task
 from masrouter.delegation.workers.worker import Worker
 from masrouter.errors import ConfigError
 from masrouter.execution import Ledger
@@ -66,6 +68,8 @@ class _Ended:
     """Of a parent's own calls; nothing without one, and unknown where it was interrupted."""
     parent: ParentRun | None = None
     """Where a model handed out the tasks itself, and was not interrupted."""
+    episode: str | None = None
+    """What was logged, where it was and nothing was interrupted."""
 
 
 def delegate_command(
@@ -202,6 +206,10 @@ def delegate_command(
         delegator = Delegator(
             asked, chosen, router=router, workers=others, catalog=known, episodes=episodes
         )
+        if cheap is not None or parent is not None:
+            asked_for = {"--cheap": cheap, "--strong": strong, "--parent": parent}
+            check_named(delegator.names, asked_for, budgeted=budget is not None)
+        prepare(delegator, {task.model for task in handed_out}, model)
         handed_out = [*stack.enter_context(_graded(handed_out, found))]
         job = _Job(
             delegator, asked, handed_out, model, parent, budget, deadline_s, max_concurrency,
@@ -216,7 +224,7 @@ def delegate_command(
     if as_json:
         typer.echo(json.dumps(data, allow_nan=False))
     else:
-        _print(ended, out if unwritten is None else None)
+        _print(ended, out if unwritten is None else None, log)
     if unwritten is not None:
         raise ConfigError(f"{out}: cannot be written: {unwritten}")
     if ended.interrupted:
@@ -229,8 +237,13 @@ def delegate_command(
 
 def _llm(given: str | None, has_problems: bool) -> str:
     """What --llm says; left out, what is there to be asked."""
-    if given is not None or has_problems:
-        return given or SIMULATED
+    if given is not None:
+        return given
+    if has_problems:
+        typer.echo(
+            f"note: --llm {SIMULATED}, since --problems are given; its costs are made up", err=True
+        )
+        return SIMULATED
     if not Path(PROVIDERS).is_file():
         raise ConfigError(
             f"nobody to ask: there is no {PROVIDERS} in this folder; name such a file with --llm, "
@@ -294,13 +307,15 @@ class _Job:
         interrupted = work.cancelled()
         if interrupted:
             board.cancel()
-        run = None if interrupted else work.result()
+        done = None if interrupted else work.result()
+        run = done if isinstance(done, ParentRun) else None
+        episode = None if done is None else done.episode
         seconds = time.monotonic() - began
         own = Usage(0, 0, 0.0) if self.parent is None else Usage()
         own = own if run is None else run.own_usage
-        return _Ended(board, ledger, seconds, self.budget_usd, interrupted, own, run)
+        return _Ended(board, ledger, seconds, self.budget_usd, interrupted, own, run, episode)
 
-    async def _work(self, ledger: Ledger, listen: OnTaskEvent) -> ParentRun | None:
+    async def _work(self, ledger: Ledger, listen: OnTaskEvent) -> ParentRun | Batch:
         if self.parent is not None:
             return await run_parent(
                 self.tasks[0].goal,
@@ -314,7 +329,7 @@ class _Job:
                 seed=self.seed,
                 on_event=listen,
             )
-        await self.delegator.delegate_tasks(
+        return await self.delegator.delegate_tasks(
             self.tasks,
             model=self.model,
             budget_usd=self.budget_usd,
@@ -325,7 +340,6 @@ class _Job:
             on_event=listen,
             max_concurrency=self.max_concurrency,
         )
-        return None
 
 
 def _tasks(goals: Sequence[str], file: Path | None, problems: Sequence[Problem]) -> list[Task]:
@@ -401,7 +415,7 @@ def _data(ended: _Ended) -> dict[str, Any]:
     }
 
 
-def _print(ended: _Ended, out: Path | None) -> None:
+def _print(ended: _Ended, out: Path | None, log: Path | None) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, 60 if console.is_terminal else 100)
 
@@ -428,3 +442,5 @@ def _print(ended: _Ended, out: Path | None) -> None:
         say("interrupted: what was done is above, the rest was cancelled", "yellow")
     if out is not None:
         say(f"results: {out}")
+    if ended.episode is not None:
+        say(f"episode: {ended.episode}, see masrouter delegations show {log}")

@@ -12,9 +12,10 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from masrouter.delegation.delegator import Delegator
+from masrouter.delegation.naming.names import Names
 from masrouter.delegation.tasks import (
+    DelegationError,
     OnTaskEvent,
     TaskEnded,
     TaskEvent,
@@ -33,9 +37,10 @@ from masrouter.delegation.tasks import (
     TaskStarted,
     TaskWorking,
 )
-from masrouter.errors import ConfigError
+from masrouter.errors import ConfigError, MasRouterError
 from masrouter.execution.events import CallEnded, CallStarted
 from masrouter.execution.ledger import total_usage
+from masrouter.hosts.choosing import ONE_CALL
 from masrouter.printable import on_one_line, printable
 from masrouter.types import Plan, Usage
 
@@ -134,7 +139,7 @@ class Board:
         row.state = "done" if result.error is None else "failed"
         if result.models:
             row.model = ", ".join(result.models)
-            if result.plan is not None and len(result.plan.agents) > 1:
+            if result.plan is not None and result.plan.topology not in ONE_CALL:
                 row.model = f"{result.plan.topology}: {row.model}"
             how = "" if result.policy is None or result.error else result.policy["how"]
             if how not in ("", row.model):
@@ -270,6 +275,36 @@ def check_writable(path: Path, others: Mapping[str, Path | None]) -> None:
         raise ConfigError(f"--out {path}: its folder does not exist or cannot be written to")
 
 
+def check_named(names: Names, options: Mapping[str, str | None], *, budgeted: bool) -> None:
+    """Raises ConfigError that names the option whose model or team cannot be called."""
+    for option, name in options.items():
+        try:
+            if name is not None:
+                names.resolve(call=name, budgeted=budgeted)
+        except DelegationError as error:
+            why = str(error).removeprefix("the call's model ")
+            raise ConfigError(f"{option} {why}") from error
+
+
+def prepare(delegator: Delegator, asked: Collection[str | None], model: str | None) -> None:
+    """Load the encoder now where a policy is going to need it, and not in its first task's time.
+
+    asked: the tasks' own models. model: the call's. An encoder that fails is told by its tasks.
+    """
+    if delegator.router is not None or not delegator.workers:
+        return
+    names, policies = delegator.names, delegator.settings.policies
+    kinds = set()
+    for name in asked:
+        with contextlib.suppress(DelegationError):
+            target = names.resolve(name, model, budgeted=False)
+            kinds.add(None if target.policy is None else policies[target.policy].kind)
+    if kinds & {"match", "iterate"}:
+        print("note: loading the encoder that finds the fitting workers", file=sys.stderr)
+        with contextlib.suppress(MasRouterError), contextlib.redirect_stdout(sys.stderr):
+            delegator.encoder()
+
+
 def written(path: Path, data: Mapping[str, Any]) -> str | None:
     """Write the file, which appears when it is complete; says why where it could not."""
     text = json.dumps(data, indent=2, allow_nan=False) + "\n"
@@ -293,8 +328,8 @@ def written(path: Path, data: Mapping[str, Any]) -> str | None:
 
 
 def team_of(plan: Plan) -> str:
-    """A plan in short: of a single agent, its model."""
-    return plan.agents[0].model if len(plan.agents) == 1 else str(plan)
+    """A plan in short: where it is one call, the model."""
+    return plan.agents[0].model if plan.topology in ONE_CALL else str(plan)
 
 
 def _live(board: Board, most: int, width: int) -> Group:

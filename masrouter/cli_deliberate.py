@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,34 +13,42 @@ import typer
 
 from masrouter.catalog import Catalog
 from masrouter.cli_deliberating import (
-    kept_samples,
+    file_digest,
+    going_on,
     print_asking,
     print_deliberating,
+    problem_tasks,
     progress,
-    writing_on,
+    tasks_left,
+    tell_end,
+    tell_failures,
 )
+from masrouter.cli_iterating import collect_iterate_command, iterate_command
 from masrouter.cli_matching import collect_match_command, match_command
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
 from masrouter.delegation.calibration.agreement import Calibration, calibrate
 from masrouter.delegation.calibration.asking import AskingCalibration, calibrate_asking
 from masrouter.delegation.calibration.choosing import Goal
-from masrouter.delegation.calibration.collecting import Label, collect_samples
-from masrouter.delegation.calibration.gaps import Gap, some_gaps
-from masrouter.delegation.calibration.sampled import SampledQuery, read_samples
+from masrouter.delegation.calibration.collecting import collect_samples
+from masrouter.delegation.calibration.gaps import some_gaps
+from masrouter.delegation.calibration.sampled import SampledQuery, read_samples, sample_line
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.tasks import Grade, Grading, Task, TaskResult
+from masrouter.delegation.tasks import TaskResult
 from masrouter.errors import ConfigError, EvaluationError
 from masrouter.llms import Providers
-from masrouter.printable import printable
-from masrouter.problems import CodeTests, Problem
+from masrouter.problems import CodeTests
 from masrouter.sandbox import Sandbox
 
 app = typer.Typer(
     name="deliberate",
-    help="When to delegate, when to ask first: chosen on logged samples, with what it saves.",
+    help="When to delegate and when to ask, chosen on logged samples.\n\n"
+    "\b\n"
+    "collect -> report -> calibrate: when to delegate, when to ask first\n"
+    "collect-match -> match: when a request is a worker's\n"
+    "collect-iterate -> iterate: how far to ask for what drafts lack",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -128,7 +135,7 @@ def collect(
     catalog: CatalogPaths = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Run problems both ways and log what came of it: what `calibrate` needs.
+    """Run problems both ways and log it for `calibrate`.
 
     \b
     masrouter deliberate collect -p data/problems --cheap gpt-4o-mini --strong o3-mini -o s.jsonl
@@ -140,9 +147,8 @@ def collect(
     """
     setting = {
         "cheap": cheap, "strong": strong, "llm": llm, "samples": samples, "steps": steps,
-        "check": check, "gaps": gaps, "seed": seed,
+        "check": check, "gaps": gaps, "seed": seed, "settings": file_digest(settings),
     }  # fmt: skip
-    kept = kept_samples(out, setting)
     chosen = some_problems(problems, limit)
     cut = some_gaps(chosen, gaps, seed)
     if gaps and not cut:
@@ -150,17 +156,16 @@ def collect(
     known = Catalog.load(*catalog) if catalog else Catalog.default()
     model = chat_model(llm, chosen, known, seed=seed, gaps=cut)
     delegator = Delegator(
-        model, None if settings is None else Settings.load(settings), catalog=known
+        model, None if settings is None else Settings.load(settings, catalog=known), catalog=known
     )
     with contextlib.ExitStack() as stack:
+        kept, write = stack.enter_context(going_on(out, setting, read_samples, sample_line))
         programs = any(isinstance(problem.grader, CodeTests) for problem in chosen)
         sandbox = stack.enter_context(Sandbox()) if programs else None
-        wanted, labels = _tasks(chosen, cut, sandbox)
-        done = {query.query_id for query in kept}
-        tasks = [task for task in wanted if task.id not in done]
+        wanted, labels = problem_tasks(chosen, cut, sandbox)
+        tasks = tasks_left(wanted, kept, out)
         left = {str(task.id) for task in tasks}
         known_labels = {name: label for name, label in labels.items() if name in left}
-        write = stack.enter_context(writing_on(out, setting))
         advance = stack.enter_context(progress(len(wanted), len(wanted) - len(tasks)))
         added = 0
         failures: list[TaskResult] = []
@@ -184,50 +189,12 @@ def collect(
         try:
             asyncio.run(main())
         finally:
-            _tell_end(out, len(wanted), len(wanted) - len(tasks), added)
-            _tell_failures(failures)
-    if 2 * len(failures) > len(tasks) * (samples + 1):
+            tell_end(out, len(wanted), len(wanted) - len(tasks), added)
+            tell_failures(failures)
+    if 2 * len(failures) > len(tasks) * (samples * (1 + steps) + 1 + check):
         raise ConfigError(
             f"{out}: most calls failed, so it says little of the models; see above, and remove the "
             "file before you try again"
-        )
-
-
-def _tasks(
-    problems: Sequence[Problem], cut: Mapping[str, Gap], sandbox: Sandbox | None
-) -> tuple[list[Task], dict[str, Label]]:
-    """Each problem, and behind it its form with a gap; with labels by task id where some have."""
-    tasks: list[Task] = []
-    labels: dict[str, Label] = {}
-    for problem in problems:
-        name, grade = problem.problem_id, _grade(problem, sandbox)
-        tasks.append(Task(problem.query, id=name, kind=problem.task, grade=grade))
-        if cut:
-            labels[name] = Label(False, name)
-        if name in cut:
-            gapped = f"{name}-gap"
-            tasks.append(Task(cut[name].query, id=gapped, kind=problem.task, grade=grade))
-            labels[gapped] = Label(True, name)
-    return tasks, labels
-
-
-def _tell_end(out: Path, wanted: int, before: int, added: int) -> None:
-    if before + added:
-        kept = f", {before} of which were there" if before else ""
-        typer.echo(f"{out}: {before + added} of {wanted} queries{kept}", err=True)
-    if before + added < wanted:
-        typer.echo("run the same command again to go on", err=True)
-
-
-def _tell_failures(failures: Sequence[TaskResult]) -> None:
-    """A failed call counts as a wrong answer, which it is not where a provider was down."""
-    if failures:
-        first = failures[0].error
-        assert first is not None
-        typer.echo(
-            f"warning: {len(failures)} calls failed and count as wrong answers; the first: "
-            f"{printable(first.message)}",
-            err=True,
         )
 
 
@@ -243,7 +210,7 @@ def calibrate_command(
     folds: Folds = 5,
     seed: Seed = 0,
 ) -> None:
-    """Choose when to delegate and when to ask first, and write it to a file.
+    """Choose when to delegate and ask; write it to a file.
 
     \b
     masrouter deliberate calibrate samples.jsonl -o thresholds.json
@@ -253,7 +220,7 @@ def calibrate_command(
     delegate the step alone. Where the log says which queries lack something (`collect --gaps`),
     also when to ask instead of answering. Other parts of a file that is there are kept.
     """
-    found, asking = _calibrated(
+    found, asking, checked = _calibrated(
         samples, tolerance, ask_tolerance, answered, cost_weight, at_once, folds, seed
     )
     chosen_on = {"rule": found.to_json()}
@@ -265,7 +232,7 @@ def calibrate_command(
         missing=None if asking is None else asking.rule,
         chosen_on=chosen_on,
     )
-    _print(found, asking)
+    _print(found, asking, checked)
     typer.echo(f"wrote {out}", err=True)
 
 
@@ -281,14 +248,15 @@ def report(
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
-    """What deliberating saves against always, never and by length, on queries not chosen on.
+    """What deliberating saves, on queries not chosen on.
 
     \b
     masrouter deliberate report samples.jsonl
 
-    And what asking first saves, where the log says which queries lack something.
+    Against always delegating, never, and by the message's length. And what asking first saves,
+    where the log says which queries lack something.
     """
-    found, asking = _calibrated(
+    found, asking, checked = _calibrated(
         samples, tolerance, ask_tolerance, answered, cost_weight, at_once, folds, seed
     )
     if as_json:
@@ -305,7 +273,7 @@ def report(
         }
         typer.echo(json.dumps(told, indent=2, allow_nan=False))
     else:
-        _print(found, asking)
+        _print(found, asking, checked)
 
 
 def _calibrated(
@@ -317,9 +285,13 @@ def _calibrated(
     at_once: bool,
     folds: int,
     seed: int,
-) -> tuple[Calibration, AskingCalibration | None]:
-    """When to delegate, and when to ask first; None, and a note, where the log cannot tell."""
+) -> tuple[Calibration, AskingCalibration | None, bool]:
+    """When to delegate, and when to ask first; None, and a note, where the log cannot tell.
+
+    Behind it, whether every query has the cheap model's own word on what is missing.
+    """
     queries = read_samples(*samples)
+    checked = all(query.check is not None for query in queries)
     found = calibrate(
         queries,
         goal=Goal(tolerance, cost_weight),
@@ -333,7 +305,7 @@ def _calibrated(
             "calibrated; `masrouter deliberate collect --gaps 0.25` logs it",
             err=True,
         )
-        return found, None
+        return found, None, checked
     try:
         asking = calibrate_asking(
             queries,
@@ -346,23 +318,24 @@ def _calibrated(
         )
     except EvaluationError as error:
         typer.echo(f"note: when to ask first is not calibrated: {error}", err=True)
-        return found, None
-    return found, asking
+        return found, None, checked
+    return found, asking, checked
 
 
-def _grade(problem: Problem, sandbox: Sandbox | None) -> Grade:
-    def grade(answer: str) -> Grading:
-        found = problem.grader.grade(answer, sandbox)
-        return Grading(found.score, found.source)
-
-    return grade
-
-
-def _print(found: Calibration, asking: AskingCalibration | None) -> None:
+def _print(found: Calibration, asking: AskingCalibration | None, checked: bool) -> None:
     print_deliberating(found)
     if asking is not None:
-        print_asking(asking)
+        print_asking(asking, checked=checked)
 
 
-app.command("collect-match")(collect_match_command)
-app.command("match")(match_command)
+# Of the other files' commands, what the list of commands has room for.
+app.command("collect-match", short_help="Run problems on the nearest worker and on --otherwise.")(
+    collect_match_command
+)
+app.command("match", short_help="Choose when a request is a worker's; write it to a file.")(
+    match_command
+)
+app.command("collect-iterate", short_help="Run problems in every way of iterating; log it.")(
+    collect_iterate_command
+)
+app.command("iterate", short_help="Choose how far to iterate; write it to a file.")(iterate_command)

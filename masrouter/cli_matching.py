@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,25 +19,29 @@ from rich.console import Console
 from rich.table import Table
 
 from masrouter.catalog import Catalog
-from masrouter.cli_deliberating import progress, told
+from masrouter.cli_deliberating import grade_of, progress, told
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
 from masrouter.delegation.calibration.matching import (
     MatchingCalibration,
     calibrate_matching,
 )
-from masrouter.delegation.calibration.matching_outcomes import collect_matching
+from masrouter.delegation.calibration.matching_outcomes import (
+    collect_matching,
+    only_other_plan,
+    other_plans,
+)
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.tasks import Grade, Grading, Task
+from masrouter.delegation.tasks import Task
 from masrouter.delegation.workers.worker_file import read_worker_file
 from masrouter.encoder import load_encoder
 from masrouter.encoder.weights import DEFAULT_ENCODER
 from masrouter.importers.assembly import query_id
 from masrouter.llms import Providers
 from masrouter.logs import LogWriter, read_logs
-from masrouter.problems import CodeTests, Problem
+from masrouter.problems import CodeTests
 from masrouter.sandbox import Sandbox
 from masrouter.types import LogRecord
 
@@ -57,10 +62,14 @@ def match_command(
         ),
     ],
     workers: Workers,
-    otherwise: Annotated[
-        str, typer.Option(help="The model or plan of requests that no worker fits, as in the log.")
-    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the thresholds go (JSON).")],
+    otherwise: Annotated[
+        str | None,
+        typer.Option(
+            help="The model or plan of requests that no worker fits, as in the log; else the only "
+            "one there that is no worker."
+        ),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(help="Score that may be lost against the best rule.", min=0.0)
     ] = 0.01,
@@ -85,16 +94,21 @@ def match_command(
     """Choose when a request fits the worker nearest to it, and write it to a file.
 
     \b
-    masrouter deliberate match log.jsonl --workers workers.yaml --otherwise small -o thresholds.json
+    masrouter deliberate match log.jsonl --workers workers.yaml -o thresholds.json
 
     What matching gives stands against always the nearest worker, never a worker, and short requests
     to a worker. `collect-match` makes such a log of problems. Other parts of a file that is there
     are kept. A settings file uses it: `policies: {fitting: {match: {otherwise: small, thresholds:
     thresholds.json}}}`.
     """
+    records = list(read_logs(logs, strict=True))
+    others = read_worker_file(workers)
+    if otherwise is None:
+        otherwise = only_other_plan(records, others)
+        typer.echo(f"otherwise: {otherwise}, the only plan of the log that is no worker", err=True)
     found = calibrate_matching(
-        read_logs(logs, strict=True),
-        read_worker_file(workers),
+        records,
+        others,
         load_encoder(encoder),
         otherwise=otherwise,
         tolerance=tolerance,
@@ -159,7 +173,7 @@ def collect_match_command(
         sandbox = stack.enter_context(Sandbox()) if programs else None
         writer = stack.enter_context(LogWriter(out))
         advance = stack.enter_context(progress(len(chosen), len(chosen) - len(left)))
-        tasks = [Task(p.query, kind=p.task, grade=_grade(p, sandbox)) for p in left]
+        tasks = [Task(p.query, kind=p.task, grade=grade_of(p, sandbox)) for p in left]
 
         def keep(records: Sequence[LogRecord]) -> None:
             nonlocal failed
@@ -181,14 +195,12 @@ def collect_match_command(
     typer.echo(f"{out}: {len(chosen)} problems, each on two plans", err=True)
     if failed:
         typer.echo(f"note: {failed} runs failed; `match` tells what they count as", err=True)
-
-
-def _grade(problem: Problem, sandbox: Sandbox | None) -> Grade:
-    def grade(answer: str) -> Grading:
-        found = problem.grader.grade(answer, sandbox)
-        return Grading(found.score, found.source)
-
-    return grade
+    # By id, as the log has it: what `otherwise` was called here is not known to `match`.
+    names = other_plans(read_logs(out, strict=True), others)
+    words = ["masrouter", "deliberate", "match", str(out), "--workers", str(workers)]
+    words += ["--otherwise", names[0]] if len(names) == 1 else []
+    words += [] if encoder == DEFAULT_ENCODER else ["--encoder", encoder]
+    typer.echo(f"next: {shlex.join([*words, '-o', 'thresholds.json'])}", err=True)
 
 
 _MEANINGS: Mapping[str, str] = {
@@ -220,9 +232,14 @@ def _print(found: MatchingCalibration) -> None:
     console = Console(highlight=False, width=max(Console().width, WIDTH))
     console.print(table)
     by_fold = ", ".join(f"{rule.threshold:.3f}/{rule.chat_weight:g}" for rule in found.chosen)
+    chosen = (
+        f"no worker is worth asking: all requests go to {found.otherwise}"
+        if found.asks_nobody
+        else f"a worker fits from {found.rule.threshold:.3f} on, with a weight of "
+        f"{found.rule.chat_weight:g} for chat work"
+    )
     console.print(
-        f"chosen on all {found.requests} requests: a worker fits from {found.rule.threshold:.3f} "
-        f"on, with a weight of {found.rule.chat_weight:g} for chat work (by fold: {by_fold}); "
+        f"chosen on all {found.requests} requests: {chosen} (by fold: {by_fold}); "
         f"short is up to {found.length} characters. 95 % intervals over requests, each judged by "
         "a choice made without it.",
         soft_wrap=True,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import gc
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from masrouter.encoder import HashingEncoder
@@ -21,8 +24,30 @@ from masrouter_train.fit import fit
 from masrouter_train.synthetic import SyntheticWorld
 
 OutcomesOf = Callable[..., Outcomes]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 LADDER = (FeatureScales(), FeatureScales(0.1, 1.0), FeatureScales(0.2, 1.0, 0.2))
 COST_LADDER = (FeatureScales(), FeatureScales(1.0, 1.0, 0.3))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What collecting imports stays until the end: the garbage collector need not walk it, neither
+    while it grows nor at every full collection of a test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """No test cuts the power, so files are written without waiting until the disk has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +57,26 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MadeOnce:
+    """A folder of that name, filled by the first process of the session that asks for it.
+
+    Tests that change it work on a copy.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+
+    def made(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, unfinished = shared / name, shared / f"{name}-unfinished"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                fill(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+from tests.conftest import MadeOnce
 
 from masrouter.encoder import HashingEncoder
 from masrouter.evaluation.baselines import default_baselines
@@ -15,6 +17,7 @@ from masrouter.evaluation.predictors import Ridge
 from masrouter.evaluation.summary import Evaluation, summarise
 from masrouter.logs import LogKind
 from masrouter.outcomes import Outcomes
+from masrouter.reporting.evaluation_page import write_report
 from masrouter.types import Agent, Plan
 from masrouter_train.config import CriticConfig, GateConfig, TrainConfig
 from masrouter_train.explained_examples import with_examples
@@ -117,3 +120,13 @@ def hostile() -> Evaluation:
     learners = [Ridge(name=HOSTILE[0]), *default_baselines()]
     cv = cross_validate(outcomes, x, learners, folds=2, seeds=(0,))
     return summarise(cv, data=HOSTILE[1], notes=HOSTILE, resamples=200)
+
+
+def full_report(made_once: MadeOnce) -> Path:
+    """The folder of the report of `full`."""
+    return made_once("full-report", lambda folder: write_report(full(), folder))
+
+
+def hostile_report(made_once: MadeOnce) -> Path:
+    """The folder of the report of `hostile`."""
+    return made_once("hostile-report", lambda folder: write_report(hostile(), folder))

@@ -77,6 +77,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "cli_export",
             "cli_exported",
             "cli_import",
+            "cli_iterating",
             "cli_logs",
             "cli_matching",
             "cli_mcp",

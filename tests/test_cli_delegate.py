@@ -20,7 +20,7 @@ from tests.llms.faulty_server import (
     status,
 )
 
-from masrouter.delegation.episodes.log import EpisodeLog
+from masrouter.delegation.episodes.log import EpisodeLog, read_episodes
 from masrouter.errors import MasRouterError
 
 ROOT = Path(__file__).parents[1]
@@ -161,6 +161,21 @@ def test_the_model_of_the_call_is_for_tasks_that_name_none(
     assert sorted(call.model for call in server.calls) == ["quick", "strong"]
 
 
+def test_a_plan_of_one_agent_and_several_calls_is_shown_with_its_topology(
+    server: FaultyServer, llm: str, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        "plans: {again: {topology: reflection, agents: [{role: null, model: quick}]}}\n"
+    )
+    given = ("--llm", llm, "--settings", str(settings), "--model", "again")
+    done = delegate(*given, "Look it up.")
+    assert done.exit_code == 0, done.output
+    assert len(server.calls) > 1
+    assert [row[1] for row in cells(done.stdout)] == ["reflection: quick"]
+    assert "task-1: working, reflection(lab/quick)" in done.stderr
+
+
 def test_a_budget_is_held_to(server: FaultyServer, llm: str, tmp_path: Path) -> None:
     path = tasks(tmp_path, TWO)
     done = delegate("--tasks", path, "--llm", llm, "--budget", "0.0000001", "--json")
@@ -251,6 +266,9 @@ def test_what_models_and_tasks_say_cannot_steer_the_terminal(
         (("--thresholds", "t.json", "one"), "--thresholds: goes with --cheap"),
         (("--cheap", "quick", "one"), "--cheap: name --strong too, or give a router"),
         (("--cheap", "quick", "--model", "strong", "one"), "--cheap: goes in place of --model"),
+        (("--cheap", "none", "--strong", "strong", "one"), "--cheap 'none': nothing has this name"),
+        (("--cheap", "quick", "--strong", "stron", "one"), "--strong 'stron': nothing has this"),
+        (("--parent", "none", "one"), "--parent 'none': nothing has this name"),
         (
             ("--cheap", "quick", "--strong", "strong", "--thresholds", "none.json", "one"),
             "none.json: cannot be read",
@@ -270,7 +288,11 @@ def test_what_happened_can_be_logged_and_learned_from(
     log = tmp_path / "episodes.jsonl"
     path = tasks(tmp_path, TWO)
     for _ in range(2):
-        assert delegate("--tasks", path, "--llm", llm, "--log", str(log)).exit_code == 0
+        done = delegate("--tasks", path, "--llm", llm, "--log", str(log))
+        assert done.exit_code == 0
+    latest = read_episodes(log).episodes[-1].id
+    assert f"episode: {latest}, see masrouter delegations show {log}\n" in done.stdout
+    assert "episode" not in delegate("--tasks", path, "--llm", llm).stdout
     lines = log.read_text().splitlines()
     assert len(lines) >= 6
     assert "Look it up." in log.read_text()
@@ -354,6 +376,10 @@ def test_the_simulated_provider_answers_problems_and_they_are_graded(problems: s
     assert head.split() == ["task", "model", "cost", "time", "score", "result"]
     assert "sums/3" in done.stdout
     assert "4 of 4 tasks done; spent $0.0" in done.stdout
+    note = "note: --llm simulated, since --problems are given; its costs are made up"
+    assert note in done.stderr
+    named = delegate("--problems", problems, "--model", "o3-mini", "--llm", "simulated")
+    assert note not in named.stderr
 
 
 def test_a_file_of_tasks_is_graded_where_a_goal_is_a_problems_question(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.llms.faulty_server import Behaviour, FaultyServer, answer
 from masrouter.delegation.deliberation.agreement import Rule
 from masrouter.delegation.deliberation.missing import MissingRule
 from masrouter.delegation.deliberation.thresholds import Thresholds
+from masrouter.encoder import HashingEncoder
 from masrouter.errors import ConfigError
 
 QUESTION = "A box holds 3 bags of 5 marbles. How many marbles is that?"
@@ -110,6 +112,31 @@ def test_workers_of_a_file_do_the_steps_that_fit_them(
     ((_, model, cost, _, result),) = cells(done.stdout)
     assert (model, cost, result) == ("shouter", "$0.000000", "HELLO")
     assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "early"),
+    [("match: {otherwise: quick}", True), ("iterate: {model: quick, subtask: quick}", True),
+     ("deliberate: {cheap: quick, strong: strong}", False)],
+)  # fmt: skip
+def test_the_encoder_is_loaded_before_the_tasks_that_need_it(
+    llm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, early: bool
+) -> None:
+    def load() -> HashingEncoder:
+        print("loaded", file=sys.stderr)
+        return HashingEncoder()
+
+    monkeypatch.setattr("masrouter.delegation.delegator.load_encoder", load)
+    workers = tmp_path / "workers.yaml"
+    workers.write_text('workers: {upper: {python: "builtins:str", description: Says it.}}\n')
+    settings = tmp_path / "delegation.yaml"
+    settings.write_text(f"policies: {{mine: {{{policy}}}}}\n")
+    given = ("--llm", llm, "--settings", str(settings), "--workers", str(workers))
+    told = delegate(*given, "--model", "mine", "Why?").stderr
+    assert ("loading the encoder" in told) is early
+    assert told.count("loaded") == early
+    assert not early or told.index("loaded") < told.index("task-1")
+    assert "loading the encoder" not in delegate(*given, "--model", "quick", "Why?").stderr
 
 
 def test_what_workers_print_is_no_part_of_the_results(llm: str, tmp_path: Path) -> None:

@@ -103,6 +103,42 @@ def test_a_rule_is_chosen_and_the_other_parts_of_the_file_stay(log: Path, tmp_pa
     assert nearest["score"]["mean"] < rows["nearest"]["score"]["mean"]
 
 
+def test_the_only_plan_that_is_no_worker_is_found(
+    log: Path, problems: Path, tmp_path: Path
+) -> None:
+    told = collect(log, problems).stderr.splitlines()[-1]
+    assert told == (
+        f"next: masrouter deliberate match {log} --workers {WORKERS} --otherwise gpt-4o-mini "
+        "--encoder hashing-128 -o thresholds.json"
+    )
+    named = ("--workers", WORKERS, "-o", tmp_path / "t.json", *ENCODER)
+    shown = call("match", log, *named)
+    assert "otherwise: gpt-4o-mini, the only plan of the log that is no worker" in shown.stderr
+    two = tmp_path / "two.jsonl"
+    again = log.read_text().replace("gpt-4o-mini", "gpt-4o").replace('"run_id": "', '"run_id": "2')
+    two.write_text(log.read_text() + again)
+    with pytest.raises(EvaluationError, match="say which of gpt-4o, gpt-4o-mini; the log names"):
+        call("match", two, *named)
+    with pytest.raises(
+        EvaluationError,
+        match="'small'; expected one of gpt-4o, gpt-4o-mini; the log names models by id; a tier",
+    ):
+        call("match", two, *named, "--otherwise", "small")
+
+
+def test_a_rule_that_asks_no_worker_says_so(log: Path, tmp_path: Path) -> None:
+    useless = tmp_path / "useless.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    for row in rows:
+        right = row["agents"][0]["model"] == "gpt-4o-mini"
+        row.update(score=float(right), score_source="tests", error=None)
+    useless.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = ("--workers", WORKERS, "-o", tmp_path / "t.json", *ENCODER)
+    shown = call("match", useless, *named).stdout
+    assert "no worker is worth asking: all requests go to gpt-4o-mini (by fold" in shown
+    assert "a worker fits from" not in shown
+
+
 def test_a_log_without_a_run_says_which(log: Path, tmp_path: Path) -> None:
     half = tmp_path / "half.jsonl"
     half.write_text("\n".join(log.read_text().splitlines()[:-1]) + "\n")

@@ -94,7 +94,7 @@ def test_the_whole_part_is_remade_byte_for_byte(
 def test_the_default_checkpoint_routes_by_what_a_point_of_score_is_worth(
     problems: tuple[Problem, ...],
 ) -> None:
-    router = Router.from_pretrained(ROOT / "checkpoints/default")
+    router = Router.from_pretrained(ROOT / "checkpoints/default", memo=1000)
     queries = [problem.query for problem in problems[::29]]
     costs = [
         sum(d.expected_cost_usd or 0.0 for d in router.route_batch(queries, willingness_to_pay=w))

@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,11 @@ def commands(markdown: str) -> Iterator[list[str]]:
                 yield words
 
 
+@cache
+def application() -> Any:
+    return typer.main.get_command(build_app())
+
+
 def check_command(words: list[str]) -> None:
     """Raise what the command line itself would, where a command does not parse."""
     program, arguments = words[0], words[1:]
@@ -106,7 +112,7 @@ def check_command(words: list[str]) -> None:
         unknown = {word for word in arguments if "=" not in word} - targets
         assert not unknown, f"make has no target {', '.join(sorted(unknown))}"
     elif program == "masrouter":
-        command: Any = typer.main.get_command(build_app())
+        command = application()
         while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
             name, *arguments = arguments
             assert name in command.commands, f"masrouter has no command {name!r}"

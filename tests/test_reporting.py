@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.reporting_samples import HOSTILE, full, hostile
+from tests.conftest import MadeOnce
+from tests.reporting_samples import HOSTILE, full, full_report, hostile, hostile_report
 
 from masrouter.errors import EvaluationError
 from masrouter.evaluation.baselines import BEST_FIXED
@@ -67,10 +68,8 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    write_report(full(), folder)
-    return folder
+def folder(made_once: MadeOnce) -> Path:
+    return full_report(made_once)
 
 
 @pytest.fixture(scope="module")
@@ -139,20 +138,20 @@ def test_ids_are_unique_and_every_link_has_its_place(page: Page) -> None:
             assert target in places
 
 
-def test_hostile_names_and_texts_stay_text(tmp_path: Path) -> None:
-    evaluation = hostile()
-    page = Page(write_report(evaluation, tmp_path).read_text(encoding="utf-8"))
+def test_hostile_names_and_texts_stay_text(made_once: MadeOnce) -> None:
+    evaluation, folder = hostile(), hostile_report(made_once)
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert not {"script", "img"} & set(page.tags)
     assert page.tags["svg"] == len(page.figures)
     assert page.tags["title"] == 1
     assert [name for _, name, _ in page.attributes if name.startswith("on")] == []
     assert page.says(HOSTILE[1])
     assert page.says(HOSTILE[8])
-    for file in (tmp_path / "figures").glob("*.svg"):
+    for file in (folder / "figures").glob("*.svg"):
         ElementTree.fromstring(file.read_text(encoding="utf-8"))
     # Nothing is hidden for beginning with an underscore, or read as mathematics.
-    topologies = (tmp_path / "figures/mix-topologies.svg").read_text(encoding="utf-8")
-    ranking = (tmp_path / "figures/ranking.svg").read_text(encoding="utf-8")
+    topologies = (folder / "figures/mix-topologies.svg").read_text(encoding="utf-8")
+    ranking = (folder / "figures/ranking.svg").read_text(encoding="utf-8")
     assert "&lt;img src=x" in ranking
     chosen = {
         name for r in evaluation.learners if r.name == HOSTILE[0] for at in r.at if at.mix

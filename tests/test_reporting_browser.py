@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.reporting_samples import full, hostile
-
-from masrouter.reporting.evaluation_page import write_report
+from tests.conftest import MadeOnce
+from tests.reporting_samples import full_report, hostile_report
 
 pytest.importorskip("matplotlib")
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -95,8 +94,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(full(), tmp_path_factory.mktemp("report"))
+def page(made_once: MadeOnce) -> Path:
+    return full_report(made_once) / "report.html"
 
 
 SIZES = """
@@ -147,9 +146,9 @@ def test_every_figure_shows_without_an_error_or_a_request(browser: Browser, page
 
 
 def test_a_report_full_of_hostile_names_shows_them_and_runs_nothing(
-    browser: Browser, tmp_path: Path
+    browser: Browser, made_once: MadeOnce
 ) -> None:
-    check(browser, write_report(hostile(), tmp_path), FIGURES - {"confusion"})
+    check(browser, hostile_report(made_once) / "report.html", FIGURES - {"confusion"})
     assert browser.ask("document.scripts.length") == 0
     assert "<script>alert(2)</script>" in browser.ask("document.body.innerText")
 

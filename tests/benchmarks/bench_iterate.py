@@ -1,14 +1,15 @@
-"""Asking for what a draft lacks: rounds of drafts and a look-up, against a look-up up front.
+"""Asking for what a draft lacks: rounds of drafts and a look-up, against always, never and length.
 
     python -m tests.benchmarks.bench_iterate [--model gpt-4o-mini] [--max-problems N]
 
-Each problem of the project out of which a needed part can be cut, with that gap. All the parts that
-were cut lie in one store, and a worker looks up there what is nearest to a request (embeddings of
-all-MiniLM-L6-v2: the search is real, the model that asks is simulated; that it names what stands
-around the gap, and notices about every second one, is assumed). Rounds, how many parts a look-up
-gives, and how near a request must be to the worker's description are chosen on four fifths of the
-problems and judged on the last. Then the same problems whole, where nothing needs to be asked for,
-and whether descriptions alone lead requests to the look-up. Prints Markdown.
+Each problem of the project out of which a needed part can be cut, with that gap and whole. All the
+parts that were cut lie in one store, and a worker looks up there what is nearest to a request
+(embeddings of all-MiniLM-L6-v2: the search is real, the models that ask are simulated; that they
+name what stands around the gap, and notice about every second one, is assumed). Rounds, requests a
+round and whether the goal is looked up first are chosen by `calibrate_iterating` on four fifths of
+the problems and judged on the last: of those with a gap (once more without a look-up ahead), of the
+same ones whole, and of both together. Then whether descriptions alone lead requests to the look-up.
+Prints Markdown.
 """
 
 from __future__ import annotations
@@ -17,37 +18,35 @@ import argparse
 import asyncio
 import random
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tests.benchmarks.graded import grader
 
 from masrouter.cli_deliberating import told
-from masrouter.delegation.calibration.gaps import Gap, one_gap
-from masrouter.delegation.calibration.measuring import Floats, mean_of, resampled
+from masrouter.delegation.calibration.gaps import one_gap
+from masrouter.delegation.calibration.iterating import IteratingCalibration, calibrate_iterating
+from masrouter.delegation.calibration.iterations import IteratedQuery, collect_iterations
 from masrouter.delegation.delegator import Delegator
-from masrouter.delegation.deliberation.iterating import Find, Iteration, by_description, iterate
-from masrouter.delegation.tasks import Grade, Task, TaskResult
-from masrouter.delegation.workers.matching import MEASURED, MatchingRule, match_workers
+from masrouter.delegation.deliberation.iterating_rule import IteratingRule
+from masrouter.delegation.tasks import Task
+from masrouter.delegation.workers.matching import match_workers
 from masrouter.delegation.workers.worker import Takes, Worker
 from masrouter.encoder import Encoder, load_encoder
 from masrouter.encoder.memo import MemoEncoder
-from masrouter.execution.ledger import total_usage
 from masrouter.llms.simulated import SimulatedProvider
 from masrouter.problems import Problem, read_problems, simulated_task
 from masrouter.problems.simulation import gapped_task
 from masrouter.sandbox import Sandbox
-from masrouter.sections import section
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "problems"
-ROUNDS = (1, 2, 3, 4)
-NEAREST = (1, 3)
-TAKES: tuple[Takes, ...] = ("goal", "all")
-THRESHOLDS = (0.0, 0.1, 0.2, MEASURED.threshold)
-FOLDS = 5
+ROUNDS = 4
+REQUESTS = (1, 2, 4)
+NEAREST = 3
+"""Parts that a look-up gives."""
 
 
 def _worker(name: str, description: str, example: str) -> Worker:
@@ -68,24 +67,18 @@ OTHERS = (
 class Notes:
     """The parts that were cut, and a look-up among them."""
 
-    def __init__(self, parts: Sequence[str], encoder: Encoder) -> None:
+    def __init__(self, parts: Sequence[str], encoder: Encoder, takes: Takes) -> None:
         self.parts = parts
         self.encoder = encoder
         self.vectors = encoder.encode(list(parts))  # (N, D)
-
-    def look_up(self, request: str, count: int) -> str:
-        """The `count` nearest parts, nearest first."""
-        near = self.vectors @ self.encoder.encode([request])[0]  # (N,)
-        return "\n\n".join(self.parts[at] for at in np.argsort(-near)[:count])
-
-    def worker(self, count: int, takes: Takes) -> Worker:
-        """The look-up as a worker; free, as a table on one's own machine is."""
-        return Worker(
+        self.asked: set[str] = set()
+        """All that drafts asked for."""
+        self.worker = Worker(
             name="notes",
             description="Looks up in notes what is said about a person, a thing or a function.",
-            run=partial(self.look_up, count=count),
+            run=self.look_up,
             takes=takes,
-            usd_per_call=0.0,
+            usd_per_call=0.0,  # as a table on one's own machine is
             max_concurrency=8,
             examples=(
                 "what the price of a ticket is",
@@ -94,206 +87,65 @@ class Notes:
             ),
         )
 
+    def look_up(self, request: str) -> str:
+        """The parts nearest to a request, nearest first."""
+        near = self.vectors @ self.encoder.encode([request])[0]  # (N,)
+        return "\n\n".join(self.parts[at] for at in np.argsort(-near)[:NEAREST])
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one way of working gave on one problem."""
-
-    score: float
-    cost_usd: float
-    found: bool
-    """Whether the part that was cut was brought back."""
-    requests: int = 0
-
-
-Outcomes = dict[str, list[Outcome]]
-"""By way of working, problem by problem."""
+    def find(self, requests: Sequence[str]) -> list[str]:
+        """Who is asked: always the look-up."""
+        self.asked.update(requests)
+        return [self.worker.name] * len(requests)
 
 
-async def in_order(
-    count: int, one: Callable[[int], Awaitable[list[Outcome]]]
-) -> list[list[Outcome]]:
-    """Some at a time, so that nothing waits for the slowest."""
-    slots = asyncio.Semaphore(8)
-
-    async def in_slot(at: int) -> list[Outcome]:
-        async with slots:
-            return await one(at)
-
-    return list(await asyncio.gather(*(in_slot(at) for at in range(count))))
-
-
-async def graded(
-    results: Sequence[TaskResult], answer: str | None, grade: Grade, part: str
-) -> Outcome:
-    """The outcome of an answer that took `results`."""
-    grading = None if answer is None else await asyncio.to_thread(grade, answer)
-    asked = [one for one in results if one.models == ("notes",)]
-    return Outcome(
-        0.0 if grading is None else grading.score,
-        total_usage([one.usage for one in results]).cost_usd or 0.0,
-        any(part in (one.answer or "") for one in asked),
-        len(asked),
+def print_rows(found: IteratingCalibration) -> None:
+    print(
+        "| | accuracy | US$ a problem | more may be asked for | iterate scores more | and saves |"
+    )
+    print("|---|---|---|--:|---|---|")
+    against = {one.name: one for one in found.against}
+    for row in found.rows:
+        other = against.get(row.name)
+        print(
+            f"| {row.name} | {told(row.score, '.3f')} | {told(row.cost_usd, '.6f')} | "
+            f"{row.asking:.1%} | {'' if other is None else told(other.score, '+.3f')} | "
+            f"{'' if other is None else told(other.cost_saved, '.1%')} |"
+        )
+    by_fold = "; ".join(map(rule_text, found.chosen))
+    length = "never" if found.length is None else f"from {found.length} characters on"
+    print(
+        f"\nChosen on all: {rule_text(found.rule)} (by fold: {by_fold}). Length: {length}, "
+        f"{rule_text(found.length_rule)}."
     )
 
 
-async def by_rounds(run: Iteration, grade: Grade, part: str) -> list[Outcome]:
-    """What it gave with each number of rounds: a longer run begins as a shorter one does."""
-    found = []
-    for rounds in ROUNDS:
-        done = run.rounds[:rounds]
-        results = [] if run.ahead is None else [run.ahead]
-        results += [one.result for one in done]
-        results += [request for one in done[: rounds - 1] for request in one.requests]
-        draft = next((one.draft for one in reversed(done) if one.draft is not None), None)
-        answer = None if draft is None else draft.answer
-        found.append(await graded(results, answer, grade, part))
-    return found
+def rule_text(rule: IteratingRule) -> str:
+    return f"{rule.rounds} rounds, {rule.requests} requests{', ahead' if rule.ahead else ''}"
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A way of iterating, but for its rounds."""
-
-    count: int
-    """Parts that a look-up gives."""
-    takes: Takes
-    """Whether the look-up reads the request alone, or the question with it."""
-    ahead: bool
-    """Whether the question is looked up before the first draft."""
-    threshold: float | None = None
-    """How near a request must be to the worker's description; None asks it whatever is missing."""
-
-    def __str__(self) -> str:
-        reads = "the request and the question" if self.takes == "all" else "the request alone"
-        near = "" if self.threshold is None else f", from {self.threshold:g} on"
-        return f"{'ahead, ' if self.ahead else ''}{self.count} nearest, by {reads}{near}"
+def print_grid(log: Sequence[IteratedQuery]) -> None:
+    """Every way: its accuracy and its cost."""
+    print("\n| accuracy (US$) |" + "".join(f" {n} rounds |" for n in range(1, ROUNDS + 1)))
+    print("|---|" + "---|" * ROUNDS)
+    for ahead in (False, True):
+        for requests in REQUESTS:
+            cells = []
+            for rounds in range(1, ROUNDS + 1):
+                rule = IteratingRule(rounds, requests if rounds > 1 else 1, ahead)
+                ways = [way for query in log for way in query.ways if way.rule == rule]
+                cost = np.mean([way.cost_usd or 0.0 for way in ways])
+                cells.append(f"{np.mean([way.score for way in ways]):.3f} ({cost:.6f})")
+            name = f"{requests} requests{', looked up ahead' if ahead else ''}"
+            print(f"| {name} | {' | '.join(cells)} |")
 
 
-SETTINGS = (
-    *(
-        Setting(count, takes, ahead)
-        for ahead in (False, True)
-        for takes in TAKES
-        for count in NEAREST
-    ),
-    *(Setting(3, "goal", False, threshold) for threshold in THRESHOLDS),
-)
-
-
-async def iterated(
-    setting: Setting,
-    queries: Sequence[str],
-    gaps: Sequence[Gap],
-    grades: Sequence[Grade],
-    llm: SimulatedProvider,
-    model: str,
-    notes: Notes,
-    asked: set[str],
-) -> list[list[Outcome]]:
-    """By number of rounds, the outcomes of one setting; what was asked for goes to `asked`."""
-    worker = notes.worker(setting.count, setting.takes)
-    delegator = Delegator(llm, workers=[worker])
-    find: Find | None = None
-    if setting.threshold is not None:
-        rule = MatchingRule(setting.threshold, MEASURED.chat_weight, MEASURED.encoder)
-        find = by_description([worker], notes.encoder, rule=rule)
-
-    async def one(at: int) -> list[Outcome]:
-        run = await iterate(
-            Task(queries[at]), delegator=delegator, model=model, rounds=max(ROUNDS), find=find,
-            subtask="notes" if find is None else None, ahead="notes" if setting.ahead else None,
-        )  # fmt: skip
-        asked.update(request.goal for each in run.rounds for request in each.requests)
-        return await by_rounds(run, grades[at], gaps[at].lacks)
-
-    runs = await in_order(len(queries), one)
-    return [[run[place] for run in runs] for place in range(len(ROUNDS))]
-
-
-async def plain(
-    queries: Sequence[str],
-    gaps: Sequence[Gap],
-    grades: Sequence[Grade],
-    delegator: Delegator,
-    model: str,
-    context: Callable[[str], str],
-) -> list[Outcome]:
-    """One answer each, with a context that is looked up before."""
-
-    async def one(at: int) -> list[Outcome]:
-        given = context(queries[at])
-        result = await delegator.delegate_task(Task(queries[at], given, model=model))
-        done = await graded([result], result.answer, grades[at], gaps[at].lacks)
-        return [Outcome(done.score, done.cost_usd, gaps[at].lacks in given)]
-
-    return [outcome for (outcome,) in await in_order(len(queries), one)]
-
-
-def chosen(
-    found: Mapping[str, Sequence[Outcome]], seed: int = 0
-) -> tuple[list[Outcome], list[str]]:
-    """Fold by fold what the setting gives that was best on the others, and the settings' names.
-
-    Best: the cheapest of those whose accuracy is within 0.005 of the highest.
-    """
-    names = list(found)
-    score = np.array([[one.score for one in found[name]] for name in names])  # (S, N)
-    cost = np.array([[one.cost_usd for one in found[name]] for name in names])
-    n = score.shape[1]
-    fold = np.random.default_rng(seed).permutation(np.arange(n) % FOLDS)
-    held: list[Outcome | None] = [None] * n
-    picked = []
-    for k in range(FOLDS):
-        means = score[:, fold != k].mean(1)
-        enough = means >= means.max() - 0.005
-        best = int(np.where(enough, cost[:, fold != k].mean(1), np.inf).argmin())
-        picked.append(names[best])
-        for at in np.flatnonzero(fold == k).tolist():
-            held[at] = found[names[best]][at]
-    return [one for one in held if one is not None], picked
-
-
-def print_rows(rows: Mapping[str, Sequence[Outcome]], than: str) -> None:
-    first = rows[than]
-    counts = resampled(len(first), 2000, 0)
-
-    def of(values: Sequence[float]) -> Floats:
-        return np.array(values, dtype=np.float64)
-
-    print(f"| | accuracy | less {than} | US$ a problem | part found | look-ups a problem |")
-    print("|---|---|---|---|---:|---:|")
-    base = of([one.score for one in first])
-    for name, outcomes in rows.items():
-        score = of([one.score for one in outcomes])
-        cost = of([one.cost_usd for one in outcomes])
-        print(
-            f"| {name} | {told(mean_of(score, counts), '.3f')} | "
-            f"{told(mean_of(score - base, counts), '+.3f')} | "
-            f"{told(mean_of(cost, counts), '.6f')} | "
-            f"{np.mean([one.found for one in outcomes]):.1%} | "
-            f"{np.mean([one.requests for one in outcomes]):.2f} |"
-        )
-
-
-def print_grid(found: Mapping[Setting, Sequence[Sequence[Outcome]]]) -> None:
-    """Every setting: accuracy, and how many parts are found, by rounds."""
-    rounds = "".join(f" {number} rounds |" for number in ROUNDS)
-    print(f"\n| accuracy (parts found) |{rounds} US$, {ROUNDS[1]} rounds |")
-    print("|---|" + "---|" * len(ROUNDS) + "---:|")
-    for setting, by_round in found.items():
-        cells = [
-            f"{np.mean([one.score for one in outcomes]):.3f} "
-            f"({np.mean([one.found for one in outcomes]):.0%})"
-            for outcomes in by_round
-        ]
-        cost = np.mean([one.cost_usd for one in by_round[1]])
-        print(f"| {setting} | {' | '.join(cells)} | {cost:.6f} |")
+def _not_ahead(query: IteratedQuery) -> IteratedQuery:
+    return replace(query, ways=tuple(way for way in query.ways if not way.ahead))
 
 
 def print_matched(requests: Sequence[str], notes: Notes) -> None:
     """Whether descriptions alone lead a request to the look-up, with others beside it."""
-    workers = [notes.worker(1, "goal"), *OTHERS]
+    workers = [notes.worker, *OTHERS]
     matches = match_workers(requests, workers, notes.encoder)
     others = match_workers(requests, OTHERS, notes.encoder)
     print(
@@ -306,48 +158,43 @@ def print_matched(requests: Sequence[str], notes: Notes) -> None:
 
 async def bench(arguments: argparse.Namespace, problems: Sequence[Problem]) -> None:
     cut = [(problem, gap) for problem in problems if (gap := one_gap(problem)) is not None]
-    gaps = [gap for _, gap in cut]
-    tasks = [simulated_task(problem) for problem, _ in cut]
-    tasks += [gapped_task(problem, gap.query, gap.lacks) for problem, gap in cut]
-    llm = SimulatedProvider(tasks, seed=arguments.world)
-    notes = Notes([gap.lacks for gap in gaps], MemoEncoder(load_encoder()))
-    model, wholes = arguments.model, [problem.query for problem, _ in cut]
+    known = [simulated_task(problem) for problem, _ in cut]
+    known += [gapped_task(problem, gap.query, gap.lacks) for problem, gap in cut]
+    notes = Notes([gap.lacks for _, gap in cut], MemoEncoder(load_encoder()), arguments.takes)
+    llm = SimulatedProvider(known, seed=arguments.world)
+    start = time.perf_counter()
     with Sandbox() as sandbox:
-        grades = [grader(problem, sandbox) for problem, _ in cut]
-
-        async def ways(queries: Sequence[str], settings: Sequence[Setting]) -> None:
-            once = partial(plain, queries, gaps, grades, Delegator(llm), model)
-            asked: set[str] = set()
-            found = {
-                setting: await iterated(setting, queries, gaps, grades, llm, model, notes, asked)
-                for setting in settings
-            }
-            rows = {"never asked": await once(lambda query: "")}
-            for count in NEAREST:
-                rows[f"looked up ahead, {count} nearest"] = await once(
-                    lambda query, count=count: section("found", notes.look_up(query, count))
-                )
-            for ahead in (False, True):
-                those = {
-                    f"{rounds} rounds, {setting}": outcomes
-                    for setting, by_round in found.items()
-                    if setting.ahead == ahead
-                    for rounds, outcomes in zip(ROUNDS, by_round, strict=True)
-                }
-                name = f"iterate{', looked up ahead' if ahead else ''}, chosen"
-                rows[name], picked = chosen(those)
-                print(f"{name}, by fold: {'; '.join(picked)}.\n")
-            if queries is not wholes:
-                whole = partial(plain, wholes, gaps, grades, Delegator(llm), model)
-                rows["the whole problem"] = await whole(lambda query: "")
-            print_rows(rows, "never asked")
-            print_grid(found)
-            print_matched(sorted(asked), notes)
-
-        print(f"### {len(cut)} problems with a gap, {model} (simulated)\n")
-        await ways([gap.query for gap in gaps], SETTINGS)
-        print("\n### The same problems whole: what is asked for needlessly\n")
-        await ways(wholes, [one for one in SETTINGS if one.threshold is None and one.count == 3])
+        tasks: list[Task] = []
+        groups: dict[str, str] = {}
+        for problem, gap in cut:
+            grade = grader(problem, sandbox)
+            for kind, query in (("gap", gap.query), ("whole", problem.query)):
+                name = f"{problem.problem_id} {kind}"
+                groups[name] = problem.problem_id
+                tasks.append(Task(query, id=name, kind=problem.task, grade=grade))
+        log = await collect_iterations(
+            tasks, delegator=Delegator(llm, workers=[notes.worker]), model=arguments.model,
+            strong=arguments.strong, subtask=None, find=notes.find, ahead="notes",
+            rounds=ROUNDS, requests=REQUESTS, groups=groups,
+        )  # fmt: skip
+    collected = time.perf_counter()
+    gapped = [query for query in log if query.query_id.endswith(" gap")]
+    whole = [query for query in log if query.query_id.endswith(" whole")]
+    models = f"{arguments.model}, always: {arguments.strong} (simulated)"
+    for title, queries in (
+        (f"{len(gapped)} problems with a gap, {models}", gapped),
+        ("The same where nothing can be looked up ahead", [_not_ahead(query) for query in gapped]),
+        ("The same problems whole: what is asked for needlessly", whole),
+        ("Both together", log),
+    ):
+        print(f"### {title}\n")
+        print_rows(calibrate_iterating(queries))
+        if any(way.ahead for way in queries[0].ways):
+            print_grid(queries)
+        print()
+    print_matched(sorted(notes.asked), notes)
+    done = time.perf_counter()
+    print(f"\nCollecting took {collected - start:.0f} s, choosing {done - collected:.0f} s.")
 
 
 def main() -> int:
@@ -355,6 +202,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--model", default="gpt-4o-mini", help="writes the drafts")
+    parser.add_argument("--strong", default="o3-mini", help="is always asked, once")
+    parser.add_argument(
+        "--takes", default="all", choices=["goal", "all"],
+        help="what a look-up reads: the request alone, or the question with it",
+    )  # fmt: skip
     parser.add_argument("--max-problems", type=int, default=None, help="drawn with seed 0")
     parser.add_argument("--world", type=int, default=0, help="seed of the simulation")
     arguments = parser.parse_args()

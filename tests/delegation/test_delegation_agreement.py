@@ -111,7 +111,13 @@ def test_how_many_words_steps_must_share_is_the_callers_choice() -> None:
     assert should_delegate([one, other], alike=0.9).step == 1
 
 
-@pytest.mark.parametrize("bad", [{"at": "steps"}, {"at": None}, {"stop_early": 1}, {"alike": 0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"at": "steps"}, {"at": None}, {"stop_early": 1}, {"alike": 0}, {"samples": 65},
+        {"samples": 10**400}, {"samples": 3.0},
+    ],
+)  # fmt: skip
 def test_a_rule_that_cannot_be_meant_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(bad))):
         Rule(**bad)

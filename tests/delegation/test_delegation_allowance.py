@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from tests.delegation.offered import CATALOG, KEY, SETTINGS, TRANSLATOR, names, providers, refusal
+from tests.delegation.offered import (
+    CATALOG,
+    KEY,
+    SETTINGS,
+    TRANSLATOR,
+    names,
+    options,
+    providers,
+    refusal,
+)
 
 from masrouter.delegation.naming.offers import offers_of
 from masrouter.delegation.naming.settings import Settings
 from masrouter.errors import ConfigError
+from masrouter.llms import OpenAICompatible
 from masrouter.types import Agent, Plan
 
 
@@ -69,6 +79,32 @@ def test_a_provider_is_refused_as_a_whole() -> None:
     for name in ("openrouter/llama", "llama", "stepfun/step-3.5-flash --provider openrouter"):
         assert refusal(known, name).type == "not_allowed"
     assert known.resolve("ollama/llama3.2:3b", budgeted=False).kind == "model"
+
+
+def test_all_workers_are_allowed_or_refused_at_once() -> None:
+    known = names(Settings(allowed=("openrouter/*", "workers/*"), refused=("finder",)))
+    assert known.resolve("translator", budgeted=True).kind == "worker"
+    assert known.resolve("llama", budgeted=True).kind == "model"
+    for name in ("finder", "ollama/llama3.2:3b"):
+        assert refusal(known, name).type == "not_allowed"
+    without = names(Settings(refused=("workers/*",)))
+    assert refusal(without, "translator").type == "not_allowed"
+    assert without.resolve("llama", budgeted=True).kind == "model"
+    # Settings serve where there are no workers too.
+    assert names(Settings(allowed=("llama", "workers/*")), workers=())
+
+
+def test_a_provider_that_is_called_workers_is_meant_by_its_name() -> None:
+    llm = OpenAICompatible(
+        "http://127.0.0.1:9/v1", "k", name="workers", models={"gpt-4o": options(5)}
+    )
+    found = offers_of(llm, Settings(allowed=("workers/*",)), CATALOG, [TRANSLATOR])
+    assert {offer.id: offer.refused is None for offer in found} == {
+        "workers/gpt-4o": True,
+        "translator": False,
+    }
+    with pytest.raises(ConfigError, match=r"name models, tiers, `provider/\*` or workers$"):
+        offers_of(llm, Settings(allowed=("nobody/*",)), CATALOG, [TRANSLATOR])
 
 
 def test_another_name_of_a_refused_model_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +201,13 @@ def test_of_what_is_not_listed_too_only_what_is_allowed_may_be_called() -> None:
     ("settings", "message"),
     [
         (limited(refused=("openai/gpt4o",)), "refused: openai/gpt4o: this leads to nothing"),
-        (limited(allowed=("gpt4o",)), "allowed: gpt4o: this leads to nothing"),
+        (
+            limited(allowed=("gpt4o",)),
+            r"allowed: gpt4o: this leads to nothing that is offered; name models, tiers, "
+            r"`provider/\*`, workers or `workers/\*`$",
+        ),
         (limited(refused=("azure/*",)), r"refused: azure/\*: there is no such provider, only op"),
+        (limited(allowed=("worker/*",)), r"only openai, .*, workers or `workers/\*`$"),
         (limited(allowed=("team",)), "allowed: team: name models instead"),
         (limited(allowed=("auto",)), "allowed: auto: this leads to nothing"),
         (Settings(refused=("large",)), "refused: large: this tier follows from prices, and from"),

@@ -258,3 +258,34 @@ def test_logs_that_cannot_answer_are_refused(queries: list[SampledQuery], why: s
 def test_a_rule_that_wants_more_samples_than_are_logged_is_refused() -> None:
     with pytest.raises(EvaluationError, match="the rule wants 3 samples, and 2 are logged"):
         calibrate_asking([*gapped(10), *whole(30)], rule=Rule(3, 1.0))
+
+
+def test_an_unknown_cost_of_steps_is_told_where_a_rule_goes_by_steps() -> None:
+    log = [
+        SampledQuery(
+            f"q{n}", "?", (Sample("Answer: 1", 1, 0.1),) * 2, StrongOutcome(1, 1),
+            lacks=n % 2 == 0, stepped=(Sample("1. 1 = 1", 1, None),) * 2,
+        )
+        for n in range(20)
+    ]  # fmt: skip
+    with pytest.raises(EvaluationError, match="'q0': an unknown cost"):
+        calibrate_asking(log, rule=Rule(2, at="step"))
+    calibrate_asking(log, rule=Rule(2))
+
+
+def test_the_length_of_a_message_counts_what_it_was_given_with() -> None:
+    """Only the strong model knows what stands in a context, and is asked by length alone."""
+    rules = []
+    for context in ("", "a" * 50):
+        log = [
+            SampledQuery(
+                f"q{n}", "?", (Sample("Answer: 1", float(n % 2), 0.1),) * 2, StrongOutcome(1, 1),
+                lacks=n % 4 == 1, context="" if n % 2 else context,
+            )
+            for n in range(40)
+        ]  # fmt: skip
+        found = calibrate_asking(log, rule=Rule(2), cost_weight=0.01)
+        rules.append(next(row for row in found.rows if row.name == "length"))
+    assert rules[1].delegated == 0.5
+    assert rules[1].score.mean == 1.0
+    assert rules[0].delegated == 1.0

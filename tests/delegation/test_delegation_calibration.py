@@ -240,3 +240,14 @@ def test_a_provider_that_is_down_is_told_and_makes_no_log_to_calibrate_on(tmp_pa
     assert isinstance(done.exception, ConfigError)
     assert "most calls failed" in str(done.exception)
     assert "3 calls failed and count as wrong answers; the first: " in done.stderr
+
+
+def test_against_what_costs_nothing_no_share_is_saved() -> None:
+    free = [
+        replace(query, samples=tuple(replace(one, cost_usd=0.0) for one in query.samples))
+        for query in agreeing_log()
+    ]
+    found = calibrate(free)
+    told = {one["name"]: one["saved"] for one in found.to_json()["against"]}
+    assert told["never"] == {"mean": None, "low": None, "high": None}
+    assert told["always"]["mean"] > 0

@@ -107,6 +107,20 @@ def test_a_sample_that_fails_agrees_with_none() -> None:
     assert run(llm, rule=Rule(3, 2 / 3)).outcome == "agreed"
 
 
+def test_samples_that_failed_are_not_told_as_disagreement() -> None:
+    verdict = run(model(DOWN, STEPS, DOWN), rule=Rule(3)).verdict
+    assert verdict is not None
+    assert verdict.reason.startswith("2 of 3 samples failed (the first: ")
+    assert "the provider is down" in verdict.reason
+    assert verdict.reason.endswith("); 1 of 3 samples agree, 2 must")
+    verdict = run(model(STEPS, DOWN, SLIP), rule=Rule(3)).verdict
+    assert verdict is not None
+    assert verdict.reason.endswith("; 1 of 3 samples agree, 2 must; they part at step 2")
+    verdict = run(model("Answer: 4")).verdict
+    assert verdict is not None
+    assert verdict.reason == "3 of 3 samples agree, 3 must"
+
+
 def test_where_the_strong_model_fails_the_samples_answer_does_not_pass_for_its_own() -> None:
     found = run(model(STEPS, SLIP, STEPS, big=DOWN))
     assert (found.outcome, found.answer) == ("failed", None)

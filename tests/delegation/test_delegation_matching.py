@@ -170,6 +170,16 @@ class TestSteps:
             ("Please:\n1. Transcribe it.\n2) Translate it.", ("Transcribe it", "Translate it")),
             ("Translate it, followed by a summary", ("Translate it", "a summary")),
             ("Check the figures and report them", ("Check the figures", "report them")),
+            ("Read it. Write two poems about it.", ("Read it", "Write two poems about it")),
+            ("Translate it. Write a letter.", ("Translate it", "Write a letter")),
+            ("Translate it. Send the result to Bo.", ("Translate it", "Send the result to Bo")),
+            ("Sum it up. Tell me the price.", ("Sum it up", "Tell me the price")),
+            ("Add them. Show the result in a chart.", ("Add them", "Show the result in a chart")),
+            ("Translate it, then give only names.", ("Translate it", "give only names")),
+            (
+                "Convert 30 miles to kilometres. Give one decimal. Then write a poem.",
+                ("Convert 30 miles to kilometres. Give one decimal", "write a poem"),
+            ),
         ],
     )
     def test_a_request_is_split_where_another_thing_is_asked_for(
@@ -187,6 +197,16 @@ class TestSteps:
             "Compare the summary and translation.",
             "1. e4 e5 2. Nf3: what is this opening?",
             "Version 2. What changed?",
+            "Convert 30 miles to kilometres. Give one decimal.",
+            "What day of the week was 2001-09-11? Write one word.",
+            "Translate this text into German. Write only the translation.",
+            "How much is 15 percent of 80? State the result in words.",
+            "How many grams are 2 pounds? Please answer in digits.",
+            "What is 22 / 7? Give the answer to two decimals.",
+            "What is 3 * 4? Tell me the number without units!",
+            "What is 3 * 4? Reply with just the number.",
+            "Calculate 3 * 4. Return your answer as a Roman numeral.",
+            "Calculate 3 * 4. Give the result.",
             "",
             "and then",
         ],
@@ -279,6 +299,25 @@ class TestPlans:
         to = Delegator(ScriptedModel({"nobody": "?"}), settings, workers=small, encoder=meaning)
         result = asyncio.run(to.delegate_task(Task(goal, context, model="fitting")))
         assert (result.answer, result.error) == (answer, None)
+
+    @pytest.mark.parametrize(
+        ("goal", "model"),
+        [
+            ("Translate this letter into Polish.", "translator"),
+            ("Can you translate 'who? what?' into Polish?", "translator"),
+            ("Can you translate this into Polish??\n\nWho? What? And who?", "translator"),
+            ("Can you translate a letter on who and where into Polish?", "translator"),
+            ("Can you translate this letter into Polish? And which language is it in?", "auto"),
+            ("Translate this letter into Polish, and then what does it say", "auto"),
+        ],
+    )
+    def test_no_worker_is_given_two_questions_at_once(
+        self, meaning: Encoder, goal: str, model: str
+    ) -> None:
+        own = workers("translator")
+        assert match_workers([split_steps(goal).steps[0]], own, meaning)[0].worker == "translator"
+        (only,) = plan_steps(goal, own, meaning, otherwise="auto")
+        assert (only.model, goal.startswith(only.goal.partition("\n")[0])) == (model, True)
 
     def test_a_request_that_fits_nobody_stays_as_it_was(self, meaning: Encoder) -> None:
         goal = "Prove the lemma and write a poem about it:\n\nLemma."

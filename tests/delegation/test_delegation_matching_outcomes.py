@@ -17,7 +17,11 @@ from masrouter.delegation.calibration.matching import (
     MatchingRow,
     calibrate_matching,
 )
-from masrouter.delegation.calibration.matching_outcomes import collect_matching, matched_requests
+from masrouter.delegation.calibration.matching_outcomes import (
+    collect_matching,
+    matched_requests,
+    only_other_plan,
+)
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.episodes.credit import export
 from masrouter.delegation.episodes.log import EpisodeLog
@@ -228,7 +232,15 @@ class TestReading:
         with pytest.raises(EvaluationError, match=r"may be cot\(small\) or io\(small\); say which"):
             self.read(*runs)
         with pytest.raises(EvaluationError, match="no run of 'smal'; did you mean 'small'"):
-            self.read(*runs, otherwise="smal")
+            self.read(*runs[:2], otherwise="smal")
+        several = r"no run of 'tier'; expected one of cot\(small\), io\(small\); the log names"
+        with pytest.raises(EvaluationError, match=several):
+            self.read(*runs, otherwise="tier")
+        with pytest.raises(EvaluationError, match=r"say which of cot\(small\), io\(small\); the"):
+            only_other_plan(runs, WORKERS)
+        with pytest.raises(EvaluationError, match="has workers' runs alone"):
+            only_other_plan(runs[:1], WORKERS)
+        assert only_other_plan(runs[:2], WORKERS) == "small"
 
 
 class TestCalibration:

@@ -97,6 +97,10 @@ def parted(**change: Any) -> dict[str, Any]:
         (parted(step={"text": "", "cost_usd": "1"}), r"partings\[0\].step.cost_usd"),
         (parted(samples=[{"text": 1}]), r"partings\[0\].samples\[0\].text"),
         (parted(score=1), r"partings\[0\]: unknown key 'score'"),
+        ({**parted(), "partings": [PARTING] * 2}, r"partings\[1\].steps: stand twice"),
+        ({"strong": {"score": 10**400, "cost_usd": 0}}, "strong.score: expected a number in"),
+        ({"strong": {"score": 1, "cost_usd": 10**400}}, "strong.cost_usd: expected US dollars"),
+        ({"strong": {"score": float("nan"), "cost_usd": 0}}, "strong.score: expected a number in"),
     ],
 )
 def test_a_bad_line_is_told_by_file_line_and_field(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.iterating_rule import IteratingRule
 from masrouter.delegation.deliberation.missing import MissingRule
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.workers.matching import MatchingRule
@@ -43,6 +44,19 @@ def test_a_part_is_written_without_losing_the_others(tmp_path: Path) -> None:
     )
     # What the old rule was chosen on is not said of the new one.
     assert "rule" not in Thresholds.updated(path, rule=RULE).chosen_on
+
+
+def test_how_far_to_iterate_is_a_part_that_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "thresholds.json"
+    rule = IteratingRule(2, 1, True)
+    Thresholds(RULE).save(path)
+    before = json.loads(path.read_text())
+    del before["iterating"]  # as it was written before there was this part
+    path.write_text(json.dumps(before))
+    assert Thresholds.load(path) == Thresholds(RULE)
+    found = Thresholds.updated(path, iterating=rule, chosen_on={"iterating": {"queries": 30}})
+    assert found == Thresholds(RULE, chosen_on={"iterating": {"queries": 30}}, iterating=rule)
+    assert Thresholds.load(path) == Thresholds.updated(path, rule=RULE) == found
 
 
 def test_a_file_that_cannot_be_read_or_written_is_left_as_it_was(tmp_path: Path) -> None:
@@ -86,6 +100,15 @@ GOOD_RULE = {"samples": 3, "threshold": 1, "stop_early": True, "at": "task", "al
         ({"matching": {"threshold": 9, "chat_weight": 0, "encoder": "x"}}, "matching: threshold"),
         ({"missing": {"weights": [], "threshold": 1}}, "weights: expected an object"),
         ({"missing": {"weights": {"x": 1}, "threshold": 1}}, "no signal 'x'"),
+        ({"iterating": {"rounds": 2, "requests": 1}}, "iterating: ahead: not there"),
+        (
+            {"iterating": {"rounds": 0, "requests": 1, "ahead": True}},
+            "iterating: rounds: expected a number >= 1",
+        ),
+        (
+            {"iterating": {"rounds": 2, "requests": 1, "ahead": 1}},
+            "iterating: ahead: expected true or false",
+        ),
         ({"chosen_on": None}, "chosen_on: expected an object"),
         ({"chosen_on": {"rule": 3}}, "chosen_on: rule: expected an object"),
         ({"chosen_on": {"missing": {}}}, "chosen_on: 'missing' is no part"),

@@ -12,7 +12,12 @@ from tests.delegation.scripted import ScriptedModel
 from masrouter.delegation.naming.names import Names
 from masrouter.delegation.naming.offers import offers_of
 from masrouter.delegation.naming.settings import Settings
-from masrouter.llms import OpenAICompatible
+from masrouter.delegation.policies.specs import Deliberate
+from masrouter.delegation.tasks import DelegationError
+from masrouter.llms import OpenAICompatible, Providers
+from masrouter.types import Agent, Plan
+
+URL = "http://127.0.0.1:9/v1"
 
 
 @pytest.fixture(autouse=True)
@@ -182,3 +187,76 @@ def test_without_any_model_the_error_says_so() -> None:
     error = refusal(known, "gpt-4o")
     assert error.message.endswith("the chat model lists no models that could be named")
     assert error.nearest == ()
+
+
+def without_keys(settings: Settings = Settings(), **keys: str) -> Names:  # noqa: B008
+    """Two providers, p with two models and q with one; keys: those that are set."""
+    llm = Providers(
+        OpenAICompatible(URL, **key(keys, "p"), models={"a": options(1), "b": options(2)}),
+        OpenAICompatible(URL, **key(keys, "q"), models={"c": options(3)}),
+    )
+    return Names(settings, offers_of(llm, settings, CATALOG), has_router=False, llm=llm)
+
+
+def key(keys: dict[str, str], name: str) -> dict[str, Any]:
+    return {"name": name, "api_key": keys[name]} if name in keys else {
+        "name": name, "api_key_env": KEY,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("tier", ["small", "medium", "large"])
+def test_a_tier_that_no_key_lets_be_is_no_wrong_name(tier: str) -> None:
+    why = f"the environment variable {KEY} is not set or empty; set it to the provider's key"
+    error = refusal(without_keys(), tier)
+    assert (error.type, error.nearest) == ("no_credential", ())
+    assert error.message == (
+        f"the task's model {tier!r}: it is a tier, and none of the 3 models can be called: "
+        f"p: {why}; q: {why}"
+    )
+    assert without_keys(q="k").resolve(tier, budgeted=True).plan is not None
+    assert refusal(without_keys(), "smal").type == "unknown_model"
+    assert refusal(without_keys(Settings(tiers={"x": "a"})), tier).type == "unknown_model"
+    # What the settings refuse does not count, and gets in by no key.
+    of_q = refusal(without_keys(Settings(refused=("p/*",)), p="k"), tier)
+    assert f"the only model cannot be called: q: {why}" in of_q.message
+
+
+def test_a_tier_without_keys_is_said_of_what_is_made_of_it_too() -> None:
+    settings = Settings(
+        aliases={"fast": "small"},
+        plans={"team": Plan("io", (Agent(None, "small"),))},
+        policies={"careful": Deliberate(cheap="small", strong="large")},
+    )
+    known = without_keys(settings)
+    for name in ("fast", "team", "careful"):
+        error = refusal(known, name)
+        assert error.type == "no_credential"
+        assert "it is a tier, and none of the 3 models can be called: p: " in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("local/llama", "llama"), ("local/qwen3:8b", "qwen3:8b"), ("x, y --provider local", '"x, y"')],
+)
+def test_of_a_provider_that_lists_no_models_it_says_how_to_give_one(name: str, key: str) -> None:
+    local = OpenAICompatible(URL, "k", name="local")
+    llm = Providers(local, OpenAICompatible(URL, "k", name="p", models={"a": options(1)}))
+    known = Names(Settings(), offers_of(llm, Settings(), CATALOG), has_router=False, llm=llm)
+    error = refusal(known, name)
+    assert error.type == "unknown_model"
+    assert (
+        f"provider 'local' lists no models: add `models: {{{key}: }}` to it in the providers file, "
+        "or set `unlisted: true` in the settings"
+    ) in error.message
+    assert "provider 'p' does not list 'llama'" in refusal(known, "p/llama").message
+
+
+def test_names_to_begin_with_stand_by_size() -> None:
+    models = {"dear": options(3), "cheap": options(1), "middling": options(2)}
+    llm = OpenAICompatible(URL, "k", name="p", models=models)
+    aliased = Settings(aliases={"x": "y", "y": "p/z"}, unlisted=True)
+    for given in (Settings(), aliased):
+        known = Names(given, offers_of(llm, given, CATALOG), has_router=False, llm=llm)
+        assert refusal(known, "wholly-other").nearest[:3] == ("small", "medium", "large")
+        with pytest.raises(DelegationError, match=r"\(one of small, medium, large[,)]"):
+            known.resolve(budgeted=False)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
-from tests.conftest import COST_LADDER, LADDER
+from tests.conftest import COST_LADDER, LADDER, MadeOnce
 
 from masrouter.encoder import HashingEncoder
 from masrouter.router import Router
@@ -16,14 +15,8 @@ from masrouter_train.synthetic import SyntheticWorld
 
 
 @pytest.fixture(scope="session")
-def one_call_router(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Router:
-    """Trained once, whichever process of the session comes first."""
-    folder = tmp_path_factory.getbasetemp()
-    shared = (folder if worker_id == "master" else folder.parent) / "one-call-router"
-    with FileLock(f"{shared}.lock"):
-        if not shared.exists():
-            _train(shared)
-    return Router.from_pretrained(shared)
+def one_call_router(made_once: MadeOnce) -> Router:
+    return Router.from_pretrained(made_once("one-call-router", _train))
 
 
 @pytest.fixture(scope="session")

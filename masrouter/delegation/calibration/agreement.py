@@ -11,6 +11,7 @@ The figures hold for the models, the prompts and the queries of the log, and for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.lengths import best_length
 from masrouter.delegation.calibration.measuring import (
     FEWEST_QUERIES,
     RESAMPLES,
@@ -163,9 +165,8 @@ def calibrate(
     read = [ReadQuery.read(query) for query in queries]
     acted = [replay(read, rule) for rule in rules]
     votes = [replay(read, rule, delegate=False) for rule in rules]
-    lengths = _lengths(queries)
-    by_length = [_by_length(queries, length) for length in lengths]
-    always, never = _by_length(queries, 0), _by_length(queries, None)
+    length = np.array([len(query.query) + len(query.context) for query in queries])  # (n,)
+    always, never = _strong(queries), _first(queries)
     kinds = {DELIBERATE: list(range(len(rules)))}
     for name, at in ((WHOLE, "task"), (STEP, "step")):
         if 0 < sum(rule.at == at for rule in rules) < len(rules):
@@ -186,7 +187,9 @@ def calibrate(
             _fill(found[name], acted[n], test)
         chosen.append(rules[best[DELIBERATE]])
         _fill(found[VOTE], votes[best[DELIBERATE]], test)
-        _fill(found[LENGTH], by_length[_best(by_length, always, train, goal)], test)
+        least = _best_length(length, always, never, train, goal)
+        _fill(found[LENGTH], always, test[length[test] >= least])
+        _fill(found[LENGTH], never, test[length[test] < least])
     mine = found[DELIBERATE]
     shown: Mapping[str, Outcomes] = {
         **{name: found[name] for name in kinds},
@@ -198,9 +201,10 @@ def calibrate(
     }
     everything = np.arange(len(queries))
     counts = resampled_groups(group, resamples, seed)
+    least = _best_length(length, always, never, everything, goal)
     return Calibration(
         rule=rules[_best(acted, always, everything, goal)],
-        length=lengths[_best(by_length, always, everything, goal)],
+        length=None if math.isinf(least) else int(least),
         goal=goal,
         queries=len(queries),
         folds=folds,
@@ -242,25 +246,24 @@ def _rules(queries: Sequence[SampledQuery], stop_early: bool) -> tuple[Rule, ...
     return (*whole, *rules_of(most, stop_early=stop_early, at_step=True))
 
 
-def _by_length(queries: Sequence[SampledQuery], length: int | None) -> Outcomes:
-    """The strong worker from so many characters on, else one sample; None never asks it."""
-    found = blank(len(queries))
-    for at, query in enumerate(queries):
-        strong = length is not None and _length(query) >= length
-        one = query.strong if strong else query.samples[0]
-        found.score[at], found.cost[at] = one.score, known(one.cost_usd)
-        found.delegated[at] = float(strong)
-    return found
+def _strong(queries: Sequence[SampledQuery]) -> Outcomes:
+    """The strong worker on every query."""
+    score = np.array([query.strong.score for query in queries])
+    cost = np.array([known(query.strong.cost_usd) for query in queries])
+    return Outcomes(score, cost, np.ones(len(queries)), np.zeros(len(queries)))
 
 
-def _length(query: SampledQuery) -> int:
-    return len(query.query) + len(query.context)
+def _first(queries: Sequence[SampledQuery]) -> Outcomes:
+    """One sample of the cheap model on every query."""
+    score = np.array([query.samples[0].score for query in queries])
+    cost = np.array([known(query.samples[0].cost_usd) for query in queries])
+    return Outcomes(score, cost, np.zeros(len(queries)), np.zeros(len(queries)))
 
 
-def _lengths(queries: Sequence[SampledQuery]) -> list[int | None]:
-    """Thresholds worth trying: always, between any two lengths that occur, never."""
-    lengths = sorted({_length(query) for query in queries})
-    return [0, *lengths[1:], None]
+def _best_length(length: Ints, always: Outcomes, never: Outcomes, rows: Ints, goal: Goal) -> float:
+    against = float(always.score[rows].mean())
+    below, above = (never.score, never.cost), (always.score, always.cost)
+    return best_length(length, below, above, rows, goal, against)
 
 
 def _best(found: Sequence[Outcomes], always: Outcomes, rows: Ints, goal: Goal) -> int:

@@ -13,7 +13,6 @@ is whether a model's own word on what is missing is worth its price.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +28,11 @@ from masrouter.delegation.calibration.asking_outcomes import (
     check_logged,
 )
 from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.lengths import best_length
 from masrouter.delegation.calibration.measuring import (
     FEWEST_QUERIES,
     RESAMPLES,
+    UNKNOWN,
     Floats,
     Measured,
     groups_of,
@@ -51,11 +52,9 @@ from masrouter.delegation.deliberation.agreement import Rule
 from masrouter.delegation.deliberation.missing import MissingRule
 from masrouter.delegation.deliberation.signals import SignalKind
 from masrouter.errors import EvaluationError
-from masrouter.types import Interval
 
 ASK, DELIBERATE, ALWAYS, NEVER = "ask", "deliberate", "always", "never"
 LENGTH, SHORT, ANSWERED = "length", "short", "answered"
-_UNKNOWN = Measured(math.nan, Interval(math.nan, math.nan))
 Weights = dict[SignalKind, float]
 THRESHOLDS = tuple(round(0.95 - 0.05 * n, 2) for n in range(19))
 """Scores from which on to ask that are tried, highest first: on a tie the one that asks least."""
@@ -94,8 +93,7 @@ class AskingCalibration:
     was missing; left out where the log cannot tell. Where that is chosen for, so are short's
     questions answered."""
     against: tuple[Against, ...]
-    """Asking first (answered, where that is chosen for) less the others; `cost_saved` is NaN where
-    another costs nothing at all."""
+    """Asking first (answered, where that is chosen for) less the others."""
     precision: Measured
     """Of the labelled queries asked about, the share that lacks something; NaN where none is."""
     recall: Measured
@@ -182,7 +180,7 @@ def calibrate_asking(
     def judged(one: Acted) -> Acted:
         return log.answered(one) if answered else one
 
-    short = [judged(one) for one in log.short]
+    questioned = judged(log.questioned)
     fold = np.random.default_rng(seed).permutation(np.arange(group.max() + 1) % folds)[group]
     found = {name: log.blank() for name in (ASK, LENGTH, SHORT)}
     chosen: list[MissingRule] = []
@@ -191,8 +189,15 @@ def calibrate_asking(
         picked = _choose(log, judged, train, goal)
         chosen.append(picked)
         _fill(found[ASK], log.asking(picked), test)
-        _fill(found[LENGTH], _best(log.by_length, log.plain, train, goal), test)
-        _fill(found[SHORT], _best(short, log.plain, train, goal), test)
+        for name, below, above in (
+            (LENGTH, log.never, log.always), (SHORT, questioned, log.plain)
+        ):  # fmt: skip
+            least = best_length(
+                log.length, (below.score, below.cost), (above.score, above.cost), train, goal,
+                float(log.plain.score[train].mean()),
+            )  # fmt: skip
+            _fill(found[name], above, test[log.length[test] >= least])
+            _fill(found[name], below, test[log.length[test] < least])
     acted = {
         ASK: found[ASK], DELIBERATE: log.plain, ALWAYS: log.always, NEVER: log.never,
         LENGTH: found[LENGTH], SHORT: found[SHORT],
@@ -226,7 +231,7 @@ def calibrate_asking(
         ),
         against=tuple(
             Against(
-                name, mean_of(mine.score - one.score, counts), _saved(mine.cost, one.cost, counts)
+                name, mean_of(mine.score - one.score, counts), saved(mine.cost, one.cost, counts)
             )
             for name, one in acted.items()
             if name not in (ASK, ANSWERED)
@@ -247,18 +252,9 @@ def _choose(
     rules = [MissingRule(one, threshold) for one in tried for threshold in THRESHOLDS]
     rules.insert(0, MissingRule(silent, 1.0))  # does not ask, and keeps what was measured
     acted = [judged(log.asking(one)) for one in rules]
-    return rules[_best_at(acted, log.plain, rows, goal)]
-
-
-def _best(tried: Sequence[Acted], plain: Acted, rows: Ints, goal: Goal) -> Acted:
-    return tried[_best_at(tried, plain, rows, goal)]
-
-
-def _best_at(tried: Sequence[Acted], plain: Acted, rows: Ints, goal: Goal) -> int:
-    """Of equals the first."""
-    score = np.array([one.score[rows].mean() for one in tried])
-    cost = np.array([one.cost[rows].mean() for one in tried])
-    return goal.best(score, cost, float(plain.score[rows].mean()))
+    score = np.array([one.score[rows].mean() for one in acted])
+    cost = np.array([one.cost[rows].mean() for one in acted])
+    return rules[goal.best(score, cost, float(log.plain.score[rows].mean()))]
 
 
 def _fill(into: Acted, values: Acted, rows: Ints) -> None:
@@ -268,15 +264,10 @@ def _fill(into: Acted, values: Acted, rows: Ints) -> None:
     into.asked[rows] = values.asked[rows]
 
 
-def _saved(mine: Floats, other: Floats, counts: Floats) -> Measured:
-    """What asks about everything costs nothing: there is no share of that."""
-    return saved(mine, other, counts) if other.any() else _UNKNOWN
-
-
 def _ratio(top: Bools, bottom: Bools, counts: Floats) -> Measured:
     """NaN where nothing is to be divided by."""
     if not bottom.any():
-        return _UNKNOWN
+        return UNKNOWN
     tops, bottoms = counts @ top, counts @ bottom  # (resamples,)
     drawn = tops[bottoms > 0] / bottoms[bottoms > 0]
     return Measured(float(top.sum() / bottom.sum()), interval_of(drawn))

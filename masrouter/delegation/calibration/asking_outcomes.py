@@ -6,7 +6,6 @@ chosen (`asking`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,21 +88,19 @@ class AskingLog:
         self.check_usd = np.array(
             [0.0 if check is None else _known(check.cost_usd) for check in checks]
         )  # (n,)
-        nobody, free = np.zeros(len(queries), dtype=np.bool_), np.zeros(len(queries))
+        nobody, free = np.zeros(len(queries), dtype=np.bool_), np.zeros(len(queries))  # (n,) each
         replayed = replay(queries, rule)
         self.plain = Acted(replayed.score, replayed.cost, replayed.delegated, nobody)
         strong = np.array([[q.strong.score, _known(q.strong.cost_usd)] for q in queries])  # (n, 2)
         first = np.array([[q.samples[0].score, _known(q.samples[0].cost_usd)] for q in queries])
-        length = np.array([len(query.query) for query in queries])  # (n,)
+        self.length = np.array([len(q.query) + len(q.context) for q in queries])  # (n,)
 
         def delegating(those: Bools) -> Acted:
             score, cost = np.where(those[:, None], strong, first).T
             return Acted(score, cost, those.astype(np.float64), nobody)
 
         self.always, self.never = delegating(~nobody), delegating(nobody)
-        steps = [0, *np.unique(length)[1:], math.inf]
-        self.by_length = [delegating(length >= least) for least in steps]
-        self.short = [self._instead(length < least, free) for least in steps]
+        self.questioned = self._instead(~nobody, free)  # whatever the query
 
     def blank(self) -> Acted:
         """To be filled fold by fold."""
@@ -168,12 +165,15 @@ def check_logged(queries: Sequence[SampledQuery], rule: Rule) -> None:
     """Raises EvaluationError for an unknown cost, and where too few samples are logged."""
     for query in queries:
         drawn = query.stepped if rule.at == "step" else query.samples
+        partings = query.partings if rule.at == "step" else ()
         if len(drawn) < rule.samples:
             raise EvaluationError(
                 f"asking: query {query.query_id!r}: the rule wants {rule.samples} samples, and "
                 f"{len(drawn)} are logged"
             )
-        costs = [query.strong.cost_usd, *(sample.cost_usd for sample in query.samples)]
+        costs = [query.strong.cost_usd, *(one.cost_usd for one in (*query.samples, *drawn))]
+        for parting in partings:
+            costs += [parting.step.cost_usd, *(one.cost_usd for one in parting.samples)]
         if None in costs or (query.check is not None and query.check.cost_usd is None):
             raise EvaluationError(
                 f"asking: query {query.query_id!r}: an unknown cost; give the model's price when "

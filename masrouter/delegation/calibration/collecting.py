@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from masrouter.delegation.calibration.in_order import done_in_order
 from masrouter.delegation.calibration.replaying import Answers, Drawn, place_of, rules_of
 from masrouter.delegation.calibration.sampled import (
-    MOST_SAMPLES,
     Check,
     Parting,
     Sample,
@@ -22,7 +22,7 @@ from masrouter.delegation.calibration.sampled import (
     StepOutcome,
     StrongOutcome,
 )
-from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.agreement import MOST_SAMPLES, Rule
 from masrouter.delegation.deliberation.missing import MissingRule, check_missing
 from masrouter.delegation.deliberation.steps import Parted, read_next_step
 from masrouter.delegation.deliberation.stepwise import in_steps, only_next_step, votes_behind
@@ -88,30 +88,12 @@ async def collect_samples(
         asyncio.Semaphore(max_concurrency), on_failure,
     )  # fmt: skip
 
-    # As many tasks as calls: where the money runs out, few of them are half done.
-    at_work = asyncio.Semaphore(max_concurrency)
-
     async def collect(task: Task) -> SampledQuery:
-        async with at_work:
-            label = labels.get(str(task.id), Label())
-            return await work.query(task, label, steps=steps, check=check)
+        label = labels.get(str(task.id), Label())
+        return await work.query(task, label, steps=steps, check=check)
 
-    tell = on_query or (lambda query: None)
-    working: list[asyncio.Task[SampledQuery]] = []
-    found: list[SampledQuery] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            working += [group.create_task(collect(task)) for task in tasks]
-            for one in working:
-                found.append(await one)
-                tell(found[-1])
-    except BaseExceptionGroup as broken:
-        raise broken.exceptions[0] from None
-    finally:
-        for one in working[len(found) :]:
-            if one.done() and not one.cancelled() and one.exception() is None:
-                tell(one.result())
-    return tuple(found)
+    # As many tasks as calls: where the money runs out, few of them are half done.
+    return await done_in_order(tasks, collect, at_once=max_concurrency, tell=on_query)
 
 
 @dataclass(frozen=True, slots=True)

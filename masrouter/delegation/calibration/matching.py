@@ -102,6 +102,11 @@ class MatchingCalibration:
     chosen: tuple[MatchingRule, ...]
     """By fold: where these differ much, the log is too small to tell rules apart."""
 
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether no worker is worth asking: every request is for `otherwise`."""
+        return self.rule.threshold >= _NONE
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
         return {

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -168,7 +169,7 @@ def matched_requests(
     for record in records:
         plans.setdefault(record.plan)
         kept.setdefault(record.query_id, {}).setdefault(record.plan, []).append(record)
-    instead = _plan_named(otherwise, plans)
+    instead = _plan_named(otherwise, plans, workers)
     known = {instead, *(worker.plan for worker in workers)}
     asked = {id: runs for id, runs in kept.items() if known & runs.keys()}
     goals = [read_query(next(iter(runs.values()))[0].query).goal for runs in asked.values()]
@@ -202,6 +203,36 @@ def matched_requests(
     return tuple(found)
 
 
+def other_plans(records: Iterable[LogRecord], workers: Sequence[Worker]) -> tuple[str, ...]:
+    """What `otherwise` may be for a log: its plans that are no workers, sorted.
+
+    A plan of one is named by its model, where that says which it is.
+    """
+    return _names({record.plan for record in records} - {worker.plan for worker in workers})
+
+
+def only_other_plan(records: Iterable[LogRecord], workers: Sequence[Worker]) -> str:
+    """The `otherwise` of a log with one plan that is no worker; else raises EvaluationError."""
+    names = other_plans(records, workers)
+    if len(names) != 1:
+        there = f"say which of {', '.join(names)}" if names else "the log has workers' runs alone"
+        raise EvaluationError(f"matching: otherwise: {there}; {_BY_ID}")
+    return names[0]
+
+
+_BY_ID = "the log names models by id; a tier or alias is not known here"
+
+
+def _names(plans: Collection[Plan]) -> tuple[str, ...]:
+    single = Counter(plan.models[0] for plan in plans if len(plan.agents) == 1)
+    return tuple(
+        sorted(
+            plan.models[0] if len(plan.agents) == 1 == single[plan.models[0]] else str(plan)
+            for plan in plans
+        )
+    )
+
+
 def _nearest(
     requests: Sequence[str], workers: Sequence[Worker], encoder: Encoder
 ) -> Sequence[Match]:
@@ -209,7 +240,7 @@ def _nearest(
     return match_workers(requests, workers, encoder, rule=MatchingRule(0.0, 0.0, encoder.identity))
 
 
-def _plan_named(name: str, plans: Mapping[Plan, None]) -> Plan:
+def _plan_named(name: str, plans: Collection[Plan], workers: Sequence[Worker]) -> Plan:
     found = [plan for plan in plans if str(plan) == name]
     found = found or [p for p in plans if len(p.agents) == 1 and p.agents[0].model == name]
     if len(found) == 1:
@@ -220,7 +251,7 @@ def _plan_named(name: str, plans: Mapping[Plan, None]) -> Plan:
         )
     raise EvaluationError(
         f"matching: otherwise: the log has no run of {name!r}"
-        f"{did_you_mean(name, {*map(str, plans), *(m for p in plans for m in p.models)})}"
+        f"{did_you_mean(name, _names(set(plans) - {worker.plan for worker in workers}))}; {_BY_ID}"
     )
 
 

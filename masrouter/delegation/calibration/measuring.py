@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from masrouter.errors import EvaluationError
 from masrouter.types import Interval
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +30,10 @@ class Measured:
 
     mean: float
     interval: Interval
+
+
+UNKNOWN = Measured(math.nan, Interval(math.nan, math.nan))
+"""Where nothing could be measured."""
 
 
 def resampled(n: int, resamples: int, seed: int) -> Floats:
@@ -52,7 +55,11 @@ def groups_of(names: Sequence[tuple[str, str | None]]) -> Ints:
 
 def resampled_groups(group: Ints, resamples: int, seed: int) -> Floats:
     """As `resampled`, where whole groups are drawn; all draws weigh the same."""
-    counts = resampled(int(group.max()) + 1, resamples, seed)[:, group]  # (resamples, n)
+    groups = int(group.max()) + 1
+    counts = resampled(groups, resamples, seed)  # (resamples, groups)
+    if groups == len(group):  # each of one query, in their order: a large log is not held twice
+        return counts
+    counts = counts[:, group]  # (resamples, n)
     counts *= len(group) / counts.sum(axis=1, keepdims=True)
     return counts
 
@@ -66,10 +73,10 @@ def mean_of(values: Floats, counts: Floats) -> Measured:
 def saved(mine: Floats, other: Floats, counts: Floats) -> Measured:
     """The share of `other`'s cost, (n,), that `mine` does without; negative where it costs more.
 
-    Raises EvaluationError where `other` costs nothing at all.
+    `UNKNOWN` where `other` costs nothing at all: there is no share of that.
     """
     if not other.sum() > 0:
-        raise EvaluationError("calibration: a rule costs nothing at all, so no share can be saved")
+        return UNKNOWN
     with np.errstate(divide="ignore", invalid="ignore"):  # a draw may cost nothing
         shares = 1 - (counts @ mine) / (counts @ other)  # (resamples,)
     return Measured(1 - float(mine.sum() / other.sum()), interval_of(shares[np.isfinite(shares)]))

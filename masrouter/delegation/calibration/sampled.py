@@ -19,17 +19,24 @@ knows what the strong worker would have said; so some queries are run both ways 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from masrouter.delegation.calibration.lines import (
+    cost_of,
+    fields_of,
+    flag_of,
+    read_queries,
+    score_of,
+    string_of,
+    text_of,
+)
+from masrouter.delegation.deliberation.agreement import MOST_SAMPLES
 from masrouter.errors import LogError
-from masrouter.logs.lines import LINE_BYTES, BadLine, parse_line
-
-MOST_SAMPLES = 64
+from masrouter.logs.lines import BadLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +124,13 @@ def read_samples(*paths: str | Path) -> tuple[SampledQuery, ...]:
     Raises LogError as `file:line: field: what` for the first bad line, for a query id that stands
     twice, and where there is none at all.
     """
-    found: dict[str, tuple[str, SampledQuery]] = {}
-    for path in map(Path, paths):
-        for number, line in enumerate(_lines(path), 1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                query = _query(parse_line(line))
-            except BadLine as bad:
-                detail = f" ({bad.detail})" if bad.detail else ""
-                raise LogError(f"{where}: {bad}{detail}") from None
-            if query.query_id in found:
-                first = found[query.query_id][0]
-                raise LogError(
-                    f"{where}: query_id: {query.query_id!r} stands already at {first}; give every "
-                    "query one line"
-                )
-            found[query.query_id] = where, query
-    if not found:
-        raise LogError(f"{', '.join(map(str, paths)) or 'no file given'}: no samples there")
-    return tuple(query for _, query in found.values())
+    return read_queries(paths, _query, "samples")
+
+
+def sample_line(query: SampledQuery) -> bytes:
+    """One line of a file for `read_samples`."""
+    # ASCII, since a model's text may hold what UTF-8 has no form for.
+    return json.dumps(query.to_json()).encode("ascii") + b"\n"
 
 
 @contextmanager
@@ -151,8 +144,7 @@ def writing_samples(path: str | Path) -> Iterator[Callable[[SampledQuery], None]
     def write(query: SampledQuery) -> None:
         nonlocal written
         try:
-            # ASCII, since a model's text may hold what UTF-8 has no form for.
-            file.write(json.dumps(query.to_json()) + "\n")
+            file.write(sample_line(query))
             file.flush()
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -165,7 +157,7 @@ def writing_samples(path: str | Path) -> Iterator[Callable[[SampledQuery], None]
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        with Path(path).open("w", encoding="utf-8") as file:
+        with Path(path).open("wb") as file:
             yield write
     finally:
         if not written:
@@ -176,18 +168,9 @@ def _unwritable(path: str | Path, error: OSError) -> LogError:
     return LogError(f"{path}: cannot be written: {error.strerror or error}")
 
 
-def _lines(path: Path) -> Iterable[bytes]:
-    try:
-        with path.open("rb") as file:
-            while line := file.readline(LINE_BYTES + 1):
-                yield line
-    except OSError as error:
-        raise LogError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
 def _query(data: Mapping[str, Any]) -> SampledQuery:
-    _known(data, "line", tuple(SampledQuery.__dataclass_fields__))
-    strong = _known(data.get("strong"), "strong", ("score", "cost_usd"))
+    fields_of(data, "line", SampledQuery.__dataclass_fields__)
+    strong = fields_of(data.get("strong"), "strong", ("score", "cost_usd"))
     stepped = _samples(data.get("stepped", []), "stepped", least=0)
     partings = data.get("partings", [])
     if not isinstance(partings, list):
@@ -195,17 +178,17 @@ def _query(data: Mapping[str, Any]) -> SampledQuery:
     if partings and not stepped:
         raise BadLine("partings", "expected samples in `stepped` that part there")
     return SampledQuery(
-        query_id=_text(data, "query_id"),
-        query=_text(data, "query"),
+        query_id=text_of(data, "query_id"),
+        query=text_of(data, "query"),
         samples=_samples(data.get("samples"), "samples", least=2),
-        strong=StrongOutcome(_score(strong, "strong"), _cost(strong, "strong")),
-        task=_text(data, "task") if data.get("task") is not None else None,
-        context=_string(data, "context", "context") if "context" in data else "",
-        lacks=_flag(data, "lacks", "lacks") if data.get("lacks") is not None else None,
-        group=_text(data, "group") if data.get("group") is not None else None,
+        strong=StrongOutcome(score_of(strong, "strong"), cost_of(strong, "strong")),
+        task=text_of(data, "task") if data.get("task") is not None else None,
+        context=string_of(data, "context", "context") if "context" in data else "",
+        lacks=flag_of(data, "lacks", "lacks") if data.get("lacks") is not None else None,
+        group=text_of(data, "group") if data.get("group") is not None else None,
         check=_check(data["check"]) if data.get("check") is not None else None,
         stepped=stepped,
-        partings=tuple(_parting(one, f"partings[{at}]") for at, one in enumerate(partings)),
+        partings=_partings(partings),
     )
 
 
@@ -216,72 +199,33 @@ def _samples(data: Any, name: str, *, least: int) -> tuple[Sample, ...]:
 
 
 def _check(data: Any) -> Check:
-    data = _known(data, "check", ("named", "cost_usd"))
-    return Check(_flag(data, "named", "check.named"), _cost(data, "check"))
+    data = fields_of(data, "check", ("named", "cost_usd"))
+    return Check(flag_of(data, "named", "check.named"), cost_of(data, "check"))
+
+
+def _partings(data: list[Any]) -> tuple[Parting, ...]:
+    found: dict[tuple[str, ...], Parting] = {}
+    for at, one in enumerate(data):
+        parting = _parting(one, f"partings[{at}]")
+        if parting.steps in found:
+            raise BadLine(f"partings[{at}].steps", "stand twice; what comes behind them?")
+        found[parting.steps] = parting
+    return tuple(found.values())
 
 
 def _parting(data: Any, name: str) -> Parting:
-    data = _known(data, name, ("steps", "step", "samples"))
+    data = fields_of(data, name, ("steps", "step", "samples"))
     steps = data.get("steps")
     if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
         raise BadLine(f"{name}.steps", "expected a list of texts")
-    step = _known(data.get("step"), f"{name}.step", ("text", "cost_usd"))
-    said = StepOutcome(_string(step, "text", f"{name}.step.text"), _cost(step, f"{name}.step"))
+    step = fields_of(data.get("step"), f"{name}.step", ("text", "cost_usd"))
+    said = StepOutcome(string_of(step, "text", f"{name}.step.text"), cost_of(step, f"{name}.step"))
     samples = _samples(data.get("samples"), f"{name}.samples", least=0)
     return Parting(tuple(steps), said, samples)
 
 
 def _sample(data: Any, name: str) -> Sample:
-    data = _known(data, name, ("text", "score", "cost_usd"))
-    return Sample(_string(data, "text", f"{name}.text"), _score(data, name), _cost(data, name))
-
-
-def _known(data: Any, name: str, keys: tuple[str, ...]) -> Mapping[str, Any]:
-    """An object without other keys."""
-    if not isinstance(data, Mapping):
-        raise BadLine(name, "expected an object")
-    for key in data:
-        if key not in keys:
-            raise BadLine(name, f"unknown key {key!r}; there are {', '.join(keys)}")
-    return data
-
-
-def _text(data: Mapping[str, Any], name: str) -> str:
-    value = data.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise BadLine(name, "expected non-empty text")
-    return value
-
-
-def _string(data: Mapping[str, Any], key: str, name: str) -> str:
-    value = data.get(key)
-    if not isinstance(value, str):
-        raise BadLine(name, "expected text")
-    return value
-
-
-def _flag(data: Mapping[str, Any], key: str, name: str) -> bool:
-    value = data.get(key)
-    if not isinstance(value, bool):
-        raise BadLine(name, "expected true or false")
-    return value
-
-
-def _score(data: Mapping[str, Any], name: str) -> float:
-    value = data.get("score")
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise BadLine(f"{name}.score", "expected a number in [0, 1]")
-    return float(value)
-
-
-def _cost(data: Mapping[str, Any], name: str) -> float | None:
-    value = data.get("cost_usd")
-    if value is None and "cost_usd" in data:
-        return None
-    if not _is_number(value) or not 0 <= value < 1e9:
-        raise BadLine(f"{name}.cost_usd", "expected US dollars >= 0, or null where unknown")
-    return float(value)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    data = fields_of(data, name, ("text", "score", "cost_usd"))
+    return Sample(
+        string_of(data, "text", f"{name}.text"), score_of(data, name), cost_of(data, name)
+    )

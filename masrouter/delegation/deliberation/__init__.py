@@ -3,11 +3,13 @@
 from masrouter.delegation.deliberation.agreement import Rule, Verdict, should_delegate
 from masrouter.delegation.deliberation.deliberating import Deliberation, deliberate
 from masrouter.delegation.deliberation.iterating import by_description, iterate
+from masrouter.delegation.deliberation.iterating_rule import IteratingRule
 from masrouter.delegation.deliberation.missing import MissingRule, check_missing
 from masrouter.delegation.deliberation.thresholds import Thresholds
 
 __all__ = [
     "Deliberation",
+    "IteratingRule",
     "MissingRule",
     "Rule",
     "Thresholds",

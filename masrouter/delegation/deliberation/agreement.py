@@ -23,6 +23,8 @@ from masrouter.errors import ConfigError
 from masrouter.topologies.team import Reply
 from masrouter.topologies.votes import tally
 
+MOST_SAMPLES = 64
+"""That a rule may ask for: a file of thresholds must not send any number of calls."""
 THRESHOLD = 2 / 3
 """Share of the samples that must agree, where nothing else was calibrated."""
 
@@ -31,8 +33,9 @@ THRESHOLD = 2 / 3
 class Rule:
     """When samples count as agreeing.
 
-    The default, two of three, is what calibration chose on the problems of `data/problems` with
-    simulated models; for others, `calibrate` on their own log.
+    The default: two of three is what calibration chose on data/problems for a strong model that
+    thinks first (tests/benchmarks; simulated models); it was measured with `stop_early`, without
+    which all samples are paid at once. For other models, `calibrate` on their own log.
     """
 
     samples: int = 3
@@ -49,10 +52,11 @@ class Rule:
     """Steps without numbers say the same where they share this part of their words, in (0, 1]."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 2:
+        number = isinstance(self.samples, int) and not isinstance(self.samples, bool)
+        if not number or not 2 <= self.samples <= MOST_SAMPLES:
             raise ConfigError(
-                f"rule: samples: expected a number >= 2 (one sample agrees with itself), "
-                f"got {self.samples!r}"
+                f"rule: samples: expected a number >= 2 (one sample agrees with itself) and "
+                f"<= {MOST_SAMPLES}, got {self.samples!r}"
             )
         check_share("threshold", self.threshold)
         if self.at not in ("task", "step"):

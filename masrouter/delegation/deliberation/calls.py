@@ -144,7 +144,13 @@ class Calls:
         texts = self.texts
         checks = [await self._passes(text) for text in texts]
         passed = None if all(one is None for one in checks) else [bool(one) for one in checks]
-        return verdict_of(texts, threshold=rule.threshold, asked=rule.samples, passed=passed)
+        verdict = verdict_of(texts, threshold=rule.threshold, asked=rule.samples, passed=passed)
+        errors = [sample.error for sample in self.voting if sample.error is not None]
+        if not errors:
+            return verdict
+        # A provider that is down is no disagreement.
+        failed = f"{len(errors)} of {rule.samples} samples failed (the first: {errors[0].message})"
+        return replace(verdict, reason=f"{failed}; {verdict.reason}")
 
     async def _passes(self, text: str) -> bool | None:
         """Whether it does what the task's own examples show; None where there are none."""

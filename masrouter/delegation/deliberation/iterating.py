@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from masrouter.delegation.deliberation.iterating_rule import DEFAULT
 from masrouter.delegation.intake import check_options
 from masrouter.delegation.tasks import OnTaskEvent, Task, TaskError, TaskResult
 from masrouter.delegation.workers.matching import MatchingRule, match_workers
@@ -97,8 +98,8 @@ async def iterate(
     subtask: str | None = "auto",
     find: Find | None = None,
     ahead: str | None = None,
-    rounds: int = 3,
-    requests: int = 4,
+    rounds: int = DEFAULT.rounds,
+    requests: int = DEFAULT.requests,
     budget_usd: float | None = None,
     within: Ledger | None = None,
     deadline_s: float | None = None,

@@ -61,7 +61,11 @@ _OPENING = re.compile(
     rf"until|with|without)\b))",
     re.IGNORECASE,
 )
-_NAMED = re.compile(r"https?://|\b\w[\w-]+\.[A-Za-z]\w{0,4}\b(?!\.)|(?:[\w.-]+/){2}", re.ASCII)
+_NAMED = re.compile(
+    # Bounded, and from a word's start on: else a long run of letters takes time in its square.
+    r"https?://|\b\w[\w-]{1,200}\.[A-Za-z]\w{0,4}\b(?!\.)|(?<![\w.-])(?:[\w.-]+/){2}",
+    re.ASCII,
+)
 """An address or a file's name: what is meant can be got."""
 _CODE = re.compile(r"[={}<>;]|\w\(|\)\s*:")
 _PLACEHOLDER = re.compile(

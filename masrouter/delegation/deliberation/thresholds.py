@@ -1,7 +1,7 @@
-"""Calibrated thresholds in a file: when to delegate, when to ask first, and which worker fits.
+"""Calibrated thresholds in a file: when to delegate or ask first, which worker fits, how far to go.
 
 JSON, so that it can be read, compared and edited; what each part was chosen on stands beside it.
-A part that was never calibrated is null.
+A part that was never calibrated is null; `iterating` may be left out instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from masrouter.delegation.deliberation.agreement import Rule
+from masrouter.delegation.deliberation.iterating_rule import IteratingRule
 from masrouter.delegation.deliberation.missing import MissingRule
 from masrouter.delegation.workers.matching import MatchingRule
 from masrouter.errors import ConfigError
@@ -22,7 +23,7 @@ from masrouter.logs.lines import BadLine, parse_line
 
 FORMAT = "masrouter.delegation.thresholds"
 VERSION = 2
-PARTS = ("rule", "missing", "matching")
+PARTS = ("rule", "missing", "matching", "iterating")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Thresholds:
     """When a worker fits a request."""
     chosen_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By part: of which models, queries and figures it comes; for whoever reads the file."""
+    iterating: IteratingRule | None = None
+    """How many drafts, and requests after each (`calibrate_iterating`)."""
 
     def __post_init__(self) -> None:
         for part, said in self.chosen_on.items():
@@ -89,6 +92,7 @@ class Thresholds:
         rule: Rule | None = None,
         missing: MissingRule | None = None,
         matching: MatchingRule | None = None,
+        iterating: IteratingRule | None = None,
         chosen_on: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Thresholds:
         """Write the parts that are given, and keep the others of a file that is there.
@@ -98,7 +102,7 @@ class Thresholds:
         """
         new = [
             part
-            for part, value in zip(PARTS, (rule, missing, matching), strict=True)
+            for part, value in zip(PARTS, (rule, missing, matching, iterating), strict=True)
             if value is not None
         ]
         chosen = dict(chosen_on or {})
@@ -111,6 +115,7 @@ class Thresholds:
             missing or there.missing,
             matching or there.matching,
             {**kept, **chosen},
+            iterating or there.iterating,
         )
         done.save(path)
         return done
@@ -133,7 +138,7 @@ def _replace(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _told(part: Rule | MissingRule | MatchingRule) -> dict[str, Any]:
+def _told(part: Rule | MissingRule | MatchingRule | IteratingRule) -> dict[str, Any]:
     if isinstance(part, MissingRule):
         return {"weights": dict(part.weights), "threshold": part.threshold}
     return asdict(part)
@@ -141,7 +146,7 @@ def _told(part: Rule | MissingRule | MatchingRule) -> dict[str, Any]:
 
 def _read(data: Mapping[str, Any]) -> Thresholds:
     _check_version(data)
-    top = _mapping(data, "file", {"format", "version", *PARTS, "chosen_on"})
+    top = _mapping({"iterating": None, **data}, "file", {"format", "version", *PARTS, "chosen_on"})
     chosen_on = top["chosen_on"]
     if not isinstance(chosen_on, Mapping):
         raise ConfigError("chosen_on: expected an object")
@@ -150,6 +155,7 @@ def _read(data: Mapping[str, Any]) -> Thresholds:
         None if top["missing"] is None else _missing(top["missing"]),
         None if top["matching"] is None else _matching(top["matching"]),
         dict(chosen_on),
+        None if top["iterating"] is None else _iterating(top["iterating"]),
     )
 
 
@@ -167,6 +173,13 @@ def _missing(data: Any) -> MissingRule:
 
 def _matching(data: Any) -> MatchingRule:
     return MatchingRule(**_mapping(data, "matching", {"threshold", "chat_weight", "encoder"}))
+
+
+def _iterating(data: Any) -> IteratingRule:
+    try:
+        return IteratingRule(**_mapping(data, "iterating", {"rounds", "requests", "ahead"}))
+    except ConfigError as error:
+        raise ConfigError(f"iterating: {str(error).removeprefix('iterating: ')}") from None
 
 
 def _mapping(data: Any, name: str, keys: set[str]) -> Mapping[str, Any]:

@@ -1,8 +1,9 @@
 """What the settings allow and refuse: one gate that every form of name comes through.
 
 The lists mean models, not spellings: an alias or tier there stands for the model that it leads to,
-a bare name for that model of every provider, `provider/*` for all of a provider. A plan may run
-where all of its models may, and a policy where all of its parts may.
+a bare name for that model of every provider, `provider/*` for all of a provider, and
+`workers/*` for all workers. A plan may run where all of its models may, and a policy where all of
+its parts may.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from masrouter.delegation.naming.offers import Offer
 
 _ALL = "/*"
+_WORKERS = "workers"
+"""`workers/*` means all workers, unless a provider is called so."""
 _MADE_OF_OTHERS = ("plan", "policy", "auto")
 """Kinds that may run where what they are made of may."""
 
@@ -41,12 +44,12 @@ class Allowance:
         if (
             ids & self._refused_ids
             or {offer.name.casefold(), own.casefold()} & self._refused.bare
-            or offer.provider in self._refused.providers
+            or self._refused.whole(offer)
         ):
             return "the settings refuse it"
         if not self._limited or offer.kind in _MADE_OF_OTHERS:
             return None
-        if offer.id in self._allowed.ids or offer.provider in self._allowed.providers:
+        if offer.id in self._allowed.ids or self._allowed.whole(offer):
             return None
         return "it is not among what the settings allow"
 
@@ -59,20 +62,33 @@ class _Meant:
     bare: frozenset[str]
     """Names that are refused at every provider, in small letters."""
     providers: frozenset[str]
+    workers: bool
+    """Whether all of them are meant."""
+
+    def whole(self, offer: Offer) -> bool:
+        """Whether all offers of this one's provider, or all workers, are meant."""
+        return offer.provider in self.providers or (self.workers and offer.kind == "worker")
 
 
 def _meant(key: str, settings: Settings, lookup: Lookup) -> _Meant:
     ids: set[str] = set()
     bare: set[str] = set()
     providers: set[str] = set()
+    workers = False
+    last = " or workers" if _WORKERS in lookup.providers else f", workers or `{_WORKERS}{_ALL}`"
+    forms = f"name models, tiers, `provider{_ALL}`{last}"
     listed = {offer.id for offer in lookup.offers}
     for name in (normal_name(entry) for entry in getattr(settings, key)):
         if name.endswith(_ALL):
             provider = name.removesuffix(_ALL)
-            if provider not in lookup.providers:
+            if provider in lookup.providers:
+                providers.add(provider)
+            elif provider == _WORKERS:
+                workers = True
+            else:
                 there = ", ".join(lookup.providers) or "none"
-                raise ConfigError(f"{key}: {name}: there is no such provider, only {there}")
-            providers.add(provider)
+                why = f"there is no such provider, only {there}"
+                raise ConfigError(f"{key}: {name}: {why}; {forms}")
             continue
         if name == AUTO and key == "refused":
             ids.add(name)
@@ -84,7 +100,7 @@ def _meant(key: str, settings: Settings, lookup: Lookup) -> _Meant:
             )
         found = lookup.all_of(name)
         if not found and not (settings.unlisted and key == "refused"):
-            raise ConfigError(f"{key}: {name}: this leads to nothing that is offered; mend it")
+            raise ConfigError(f"{key}: {name}: this leads to nothing that is offered; {forms}")
         if key == "allowed" and found[0].kind in _MADE_OF_OTHERS:
             kind = "policy" if found[0].kind == "policy" else "plan"
             raise ConfigError(
@@ -96,7 +112,7 @@ def _meant(key: str, settings: Settings, lookup: Lookup) -> _Meant:
             ids |= {own} - listed
         if not found or (name not in listed and lookup.models_named(name)):
             bare.add(name.casefold())
-    return _Meant(frozenset(ids), frozenset(bare), frozenset(providers))
+    return _Meant(frozenset(ids), frozenset(bare), frozenset(providers), workers)
 
 
 def _id(provider: str | None, name: str) -> str:

@@ -71,6 +71,11 @@ class Lookup:
         self._check_names()
         self._leading = self.leading((*self.aliases, *self.tiers))
 
+    @property
+    def takes_unlisted(self) -> bool:
+        """Whether models that no file lists may be named."""
+        return self._unlisted is not None
+
     def find(self, name: str) -> Offer | None:
         """What a name leads to; None where it leads nowhere, or may mean several things."""
         text = normal_name(name)

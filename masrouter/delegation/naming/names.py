@@ -24,6 +24,7 @@ from masrouter.delegation.naming.settings import (
     AUTO,
     MOST_NAME,
     PROVIDER_FLAG,
+    TIERS,
     Settings,
     normal_name,
 )
@@ -128,8 +129,7 @@ class Names:
         found = self._lookup.find(name)
         if found is None:
             missing = unresolved(self._lookup, name)
-            kind: ErrorType = "no_router" if missing.router else "unknown_model"
-            obstacle = _Obstacle(kind, missing.why, missing.perhaps)
+            obstacle = _Obstacle(missing.type, missing.why, missing.perhaps)
             raise self._error(asked, source, obstacle, budgeted)
         blocked = self._obstacle(found, budgeted)
         if blocked is not None:
@@ -174,8 +174,8 @@ class Names:
         for model in plan.models:
             found = self._lookup.find(model)
             if found is None:
-                why = unresolved(self._lookup, model).why
-                return _Obstacle("unknown_model", f"its model {model!r}: {why}")
+                missing = unresolved(self._lookup, model)
+                return _Obstacle(missing.type, f"its model {model!r}: {missing.why}")
             if found.kind not in ("model", "worker"):
                 why = f"its model {model!r} is none: a seat takes a model or a worker"
                 return _Obstacle("unknown_model", why)
@@ -189,8 +189,7 @@ class Names:
             found = self._lookup.find(name)
             if found is None:
                 missing = unresolved(self._lookup, name)
-                kind: ErrorType = "no_router" if missing.router else "unknown_model"
-                return _Obstacle(kind, f"its {part} {name!r}: {missing.why}")
+                return _Obstacle(missing.type, f"its {part} {name!r}: {missing.why}")
             if found.kind == "policy":
                 why = f"its {part} {name!r} is a policy, and none stands within another"
                 return _Obstacle("unknown_model", why)
@@ -234,10 +233,11 @@ class Names:
         return tuple(found)[:MOST] or self._some(budgeted)
 
     def _some(self, budgeted: bool) -> tuple[str, ...]:
-        """Names to begin with, where nothing says which: aliases and tiers first."""
+        """Names to begin with, where nothing says which: tiers by size, aliases, the rest."""
         groups = list(self._groups(budgeted))
         short = [group[-1] for group in groups if self._lookup.step_from(group[-1]) is not None]
         whole = [group[0] for group in groups if group[-1] not in short]
+        short.sort(key=lambda name: TIERS.index(name) if name in TIERS else len(TIERS))
         return (*short, *whole)[:MOST]
 
     def _groups(self, budgeted: bool) -> Iterator[list[str]]:

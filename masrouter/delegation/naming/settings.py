@@ -67,7 +67,7 @@ class Settings:
     """Ways of doing a task with several models, by name. Their parts may be any names but those of
     policies."""
     allowed: tuple[str, ...] = ()
-    """What may be called, as names of models and workers or `provider/*`; empty is all."""
+    """What may be called: names of models and workers, `provider/*`, `workers/*`; empty is all."""
     refused: tuple[str, ...] = ()
     """What may not, whatever is allowed; names of plans, policies and `auto` may stand here too."""
     max_tasks: int = _MAX_TASKS

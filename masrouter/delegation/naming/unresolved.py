@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 
 from masrouter.delegation.naming.lookup import Lookup, Switch
-from masrouter.delegation.naming.settings import AUTO, PROVIDER_FLAG, name_problem, normal_name
+from masrouter.delegation.naming.near import MOST
+from masrouter.delegation.naming.settings import (
+    AUTO,
+    PROVIDER_FLAG,
+    TIERS,
+    name_problem,
+    normal_name,
+)
+from masrouter.delegation.tasks import ErrorType
 
 _COLON = "a colon is part of a model's id and never stands behind a provider"
 _FORM = f"write `model {PROVIDER_FLAG} provider`"
+_PLAIN_KEY = re.compile(r"[A-Za-z]([\w./:-]*\w)?", re.ASCII)
+"""A key that YAML needs no quotes for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +30,7 @@ class Unresolved:
     why: str
     perhaps: tuple[str, ...] = ()
     """What was perhaps meant, best first; it may lead nowhere either."""
-    router: bool = False
-    """Whether it is the router that is missing."""
+    type: ErrorType = "unknown_model"
 
 
 def unresolved(lookup: Lookup, name: str) -> Unresolved:
@@ -30,10 +41,10 @@ def unresolved(lookup: Lookup, name: str) -> Unresolved:
     if (following := lookup.step_from(text)) is not None:
         inner = unresolved(lookup, following)
         why = f"it leads to {following!r}, and that leads nowhere: {inner.why}"
-        return Unresolved(why, inner.perhaps, inner.router)
+        return Unresolved(why, inner.perhaps, inner.type)
     if text == AUTO:
         why = "there is no router; give a trained checkpoint (-c), or name a model"
-        return Unresolved(why, router=True)
+        return Unresolved(why, type="no_router")
     if (switch := lookup.switch_of(text)) is not None:
         return _switched(lookup, switch)
     provider, slash, model = text.partition("/")
@@ -41,7 +52,22 @@ def unresolved(lookup: Lookup, name: str) -> Unresolved:
         return _not_listed(lookup, provider, model, text)
     if meant := tuple(offer.id for offer in lookup.models_named(text)):
         return Unresolved(f"several models go by it; name one: {', '.join(meant)}", meant)
+    if (why := _tier_without_keys(lookup, text)) is not None:
+        return Unresolved(why, type="no_credential")
     return _colon(lookup, text) or _letters(lookup, text) or _unknown(lookup, text)
+
+
+def _tier_without_keys(lookup: Lookup, text: str) -> str | None:
+    """Where a name would be a tier by price if any model could be called."""
+    if text not in TIERS or lookup.tiers:
+        return None
+    models = [o for o in lookup.offers if o.kind == "model" and o.refused is None]
+    missing = [f"{o.provider or o.id}: {o.credential}" for o in models if o.credential]
+    if not models or len(missing) < len(models):
+        return None
+    which = "the only model cannot" if len(models) == 1 else f"none of the {len(models)} models can"
+    # One line for each provider, and no wall of them.
+    return f"it is a tier, and {which} be called: {'; '.join(list(dict.fromkeys(missing))[:MOST])}"
 
 
 def _switched(lookup: Lookup, switch: Switch) -> Unresolved:
@@ -85,7 +111,16 @@ def _not_listed(lookup: Lookup, provider: str, model: str, text: str) -> Unresol
     names = (text, bare, rest) if slash and first in lookup.providers else (text, bare)
     meant = [offer.id for name in names for offer in lookup.models_named(name)]
     perhaps = (f"{provider}/{names[-1]}", f"{provider}/{bare}", *meant, text)
-    why = f"provider {provider!r} does not list {model!r}" if model else "the model is missing"
+    if not model:
+        why = "the model is missing"
+    elif not lookup.takes_unlisted and all(o.provider != provider for o in lookup.offers):
+        key = bare if _PLAIN_KEY.fullmatch(bare) else json.dumps(bare, ensure_ascii=False)
+        why = (
+            f"provider {provider!r} lists no models: add `models: {{{key}: }}` to it in the "
+            "providers file, or set `unlisted: true` in the settings"
+        )
+    else:
+        why = f"provider {provider!r} does not list {model!r}"
     return Unresolved(why, perhaps)
 
 

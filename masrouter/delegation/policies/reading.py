@@ -3,10 +3,13 @@
     careful: {deliberate: {cheap: small, strong: large, thresholds: thresholds.json}}
     quick:   {deliberate: {cheap: small, rule: {samples: 3, threshold: 0.6}, missing: true}}
     looked:  {iterate: {model: medium, subtask: small, rounds: 3, requests: 4}}
+    by_log:  {iterate: {model: medium, ahead: notes, thresholds: thresholds.json}}
     fitting: {match: {otherwise: small, thresholds: thresholds.json}}
     strict:  {match: {otherwise: small, fall_back: false}}
 
-`thresholds` is a file that `masrouter deliberate` wrote, seen from the settings file's folder.
+`thresholds` is a file that `masrouter deliberate` wrote, seen from the settings file's folder. Of
+`iterate` it gives the rounds and requests that are left out, and `ahead` is asked only where the
+file says that it pays.
 """
 
 from __future__ import annotations
@@ -143,14 +146,26 @@ def _deliberate(entry: _Entry) -> Deliberate:
 
 def _iterate(entry: _Entry) -> Iterate:
     entry.keys("model", "subtask", "ahead", "rounds", "requests", "thresholds", needed="model")
+    found = entry.thresholds()
+    if found is not None and found.matching is None and found.iterating is None:
+        why = "has no rule of iterating or matching; calibrate one, or leave the file out"
+        raise entry.problem("thresholds", f"{entry.given['thresholds']}: {why}")
+    rule = None if found is None else found.iterating
     nobody = "subtask" in entry.given and entry.given["subtask"] is None
+    ahead = entry.name("ahead") if entry.given.get("ahead") is not None else None
+    told = {"rounds", "requests"} <= set(entry.given)
+    if rule is not None and rule.ahead and ahead is None and not told:
+        why = "was chosen with a look-up first; name `ahead`, or give `rounds` and `requests`"
+        raise entry.problem("thresholds", f"{entry.given['thresholds']}: {why}")
+    pays = rule is None or rule.ahead
     return Iterate(
         model=entry.name("model"),
         subtask=None if nobody else entry.name("subtask"),
-        ahead=entry.name("ahead") if entry.given.get("ahead") is not None else None,
-        rounds=entry.count("rounds", 3),
-        requests=entry.count("requests", 4),
-        matching=_matching(entry),
+        ahead=ahead if pays else None,
+        unasked=None if pays else ahead,
+        rounds=entry.count("rounds", 3 if rule is None else rule.rounds),
+        requests=entry.count("requests", 4 if rule is None else rule.requests),
+        matching=None if found is None else found.matching,
     )
 
 

@@ -95,6 +95,8 @@ class Iterate:
     then."""
     ahead: str | None = None
     """Is asked with the goal itself before the first draft: a worker that looks things up."""
+    unasked: str | None = None
+    """Was named as `ahead`, and is left out: by the thresholds it does not pay."""
     rounds: int = 3
     """Drafts at most."""
     requests: int = 4
@@ -131,6 +133,8 @@ class Iterate:
     def description(self) -> str:
         """What it does, for whoever chooses."""
         first = "" if self.ahead is None else f"{self.ahead} is asked first. "
+        if self.unasked is not None:
+            first = f"{self.unasked} is not asked first, since that did not pay. "
         otherwise = "" if self.subtask is None else f", else of {self.subtask}"
         return (
             f"{first}{self.model} writes up to {self.rounds} drafts; what a draft says it lacks is "

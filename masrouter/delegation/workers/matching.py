@@ -145,7 +145,8 @@ def plan_steps(
 
     The first task is given `context` and the request's own material, each further one the answer
     before it. Neighbouring steps for one worker, or for none, stay one task; a request in which no
-    step fits a worker stays whole. A first worker that takes the goal alone has the material there.
+    step fits a worker stays whole, and so does one step that asks two questions, which no worker is
+    given. A first worker that takes the goal alone has the material there.
 
     otherwise: the model of steps that no worker fits; None leaves it to the delegation.
     Raises ConfigError as `match_workers`, and for a request without text.
@@ -154,7 +155,9 @@ def plan_steps(
         raise ConfigError("plan_steps: the goal is empty; say what is to be done")
     found = split_steps(goal)
     matches = match_workers(found.steps, workers, encoder, rule=rule)
-    if all(match.worker is None for match in matches):
+    if all(match.worker is None for match in matches) or (
+        len(matches) == 1 and _asks_twice(found.steps[0])
+    ):
         return (Task(goal, context=context, model=otherwise, id="step-1"),)
     joined: list[tuple[str, str | None]] = []
     for step, match in zip(found.steps, matches, strict=True):
@@ -210,6 +213,19 @@ _BORDERS = re.compile(
     r"|,?\s+followed\s+by\s+",
     re.IGNORECASE,
 )
+_FORM = re.compile(
+    rf"{_POLITE}(?:answer|give|reply|respond|return|show|state|tell|write)(?:\s+(?:me|us))?\s+(?:"
+    r"(?:with\s+|in\s+)?(?:only|just)\b"
+    r"|(?:with\s+|in\s+)?(?:one|two|three|a\s+single)\s+(?:decimal|digit|letter|line|number|"
+    r"sentence|whole\s+number|word)s?(?:\s+places?)?\s*(?:[.!?]|$)"
+    r"|(?:in\s+)?digits\b"
+    r"|(?:the|your)\s+(?:answer|number|output|result|value)(?:\s+(?:alone|only))?\s*(?:[.!?]|$)"
+    r"|(?:(?:the|your)\s+(?:answer|date|day|list|name|number|output|result|translation|"
+    r"value|words?)\s+)?(?:in|as|with|without|(?:rounded\s+)?to)\s+"
+    r"(?!an?\s+(?:chart|diagram|e-?mail|graph|letter|plot|poem|report|story)\b))",
+    re.IGNORECASE,
+)
+"""A sentence on how to write the answer: no step of its own."""
 _CONDITION = re.compile(r"\s*(?:if|when|whenever|once|unless|while|as)\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"^\s{0,8}(\d{1,2})[.)]\s+(\S.*)$", re.MULTILINE)
 _ANNOUNCING = frozenset((
@@ -220,6 +236,12 @@ _ANNOUNCING = frozenset((
     "what", "with", "would", "you",
 ))  # fmt: skip
 _QUOTED = re.compile(r'"[^"\n]*"|“[^”\n]*”|`[^`\n]*`')
+_SINGLY_QUOTED = re.compile(r"(?<!\w)'[^'\n]*'(?!\w)")
+_ASKING = "(?:how|what|when|where|which|who)"
+_QUESTION = re.compile(
+    rf"\?+(?=\s|$)|\b(?!{_ASKING}\b)\w+\W?\s+and\s+(?:then\s+)?(?={_ASKING}\b)", re.IGNORECASE
+)
+"""The end of one: its mark, or "and" before another; "who and where" is one."""
 _MATERIAL = re.compile(r":[ \t]*\n|\n[ \t]*\n|\n?```")
 LONGEST_REQUEST = 4000
 """Characters of a request's instruction beyond which it is not split: it is no list of steps."""
@@ -271,8 +293,19 @@ def _steps_of(request: str) -> tuple[str, ...]:
     for border in _BORDERS.finditer(masked):
         if _CONDITION.match(masked, start):
             continue  # "if it rains, book a taxi" is one thing to do
+        if border[0].strip() in (".", "!", "?") and _FORM.match(masked, border.end()):
+            continue
         steps.append(request[start : border.start()])
         start = border.end()
     steps.append(request[start:])
     kept = tuple(step.strip(" ,;.") for step in steps if step.strip(" ,;."))
     return kept if len(kept) > 1 else (request,)
+
+
+def _asks_twice(request: str) -> bool:
+    """Whether a worker would answer half of it, and call that done."""
+    if len(request) > LONGEST_REQUEST:
+        return False
+    masked = _SINGLY_QUOTED.sub("", _QUOTED.sub("", request))
+    ends = [found[0][0] == "?" for found in _QUESTION.finditer(masked)]
+    return len(ends) > 1 or ends == [False]
