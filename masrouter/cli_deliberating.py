@@ -174,8 +174,11 @@ def _write_setting(out: Path, setting: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def progress(total: int, done: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, one step for each call; nothing where that is no terminal."""
+    """A bar on standard error, a step for each call; where that is no terminal, a line a tenth."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines_of_progress(total, done)
+        return
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -185,10 +188,21 @@ def progress(total: int, done: int) -> Iterator[Callable[[], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
     ) as bar:
         queries = bar.add_task("queries", total=total, completed=done)
         yield lambda: bar.advance(queries)
+
+
+def _lines_of_progress(total: int, done: int) -> Callable[[], None]:
+    count = done
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        if count * 10 // total > (count - 1) * 10 // total:
+            typer.echo(f"{count} of {total} queries", err=True)
+
+    return step
 
 
 class Kept(Protocol):

@@ -310,3 +310,26 @@ def test_an_answer_is_not_lost_where_what_was_unused_cannot_be_logged(
 
 def scores(nodes: Sequence[Any]) -> list[float]:
     return sorted(node.grading.score for node in nodes)
+
+
+def test_a_final_score_is_none_of_samples_whose_deliberation_was_cancelled(tmp_path: Path) -> None:
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    llm = model("Answer: 4", "Answer: 5", "Answer: 6", delays_s={"big": 30.0})
+    delegator = Delegator(llm, episodes=log)
+
+    async def main() -> None:
+        work = asyncio.create_task(
+            deliberate("Add.", cheap="small", strong="big", rule=ALL, delegator=delegator)
+        )
+        while not llm.requests_of("big"):
+            await asyncio.sleep(0.001)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+    asyncio.run(main())
+    (episode,) = read_episodes(log.path).episodes
+    log.finish(episode.id, Grading(1.0, "human"))
+    (episode,) = read_episodes(log.path).episodes
+    assert len(episode.nodes) >= 3
+    assert [credit(episode, node).score for node in episode.nodes] == [None] * len(episode.nodes)

@@ -207,6 +207,8 @@ class TestSteps:
             "What is 3 * 4? Reply with just the number.",
             "Calculate 3 * 4. Return your answer as a Roman numeral.",
             "Calculate 3 * 4. Give the result.",
+            "The label says 206 miles. Give it in kilometres.",
+            "This one has only scans of pages. Get me its text.",
             "",
             "and then",
         ],

@@ -67,6 +67,7 @@ class Calls:
         self.handed: list[HandedStep] = []
         self.strong: TaskResult | None = None
         """Of the whole task; None where nobody was asked for it."""
+        self._asked: list[TaskResult] = []
         self._examples = examples
         self._passed: dict[str, bool | None] = {}
         self._cost_weight = cost_weight
@@ -76,11 +77,9 @@ class Calls:
 
     @property
     def results(self) -> list[TaskResult]:
-        """Of every call."""
-        checked = [] if self.check is None else [self.check.result]
-        handed = [step.result for step in self.handed]
-        every = [*checked, *self.samples, *handed, self.strong]
-        return [result for result in every if result is not None]
+        """Of every call that came back, also where what it was for was cancelled."""
+        checked = None if self.check is None else self.check.result
+        return [*self._asked, *([] if checked is None else [checked])]
 
     @property
     def texts(self) -> list[str]:
@@ -98,7 +97,7 @@ class Calls:
     async def ask(self, model: str, part: str, task: Task) -> TaskResult:
         """One call; `part` names it among the others, and gives it its seed."""
         name = part if task.id is None else f"{task.id}-{part}"
-        return await self.delegator.delegate_task(
+        result = await self.delegator.delegate_task(
             replace(task, model=model, id=name, needs=()),
             within=self.ledger,
             deadline_s=self.left(),
@@ -108,6 +107,8 @@ class Calls:
             episode=self.episode,
             under=self.under,
         )
+        self._asked.append(result)
+        return result
 
     async def sample(
         self, cheap: str, rule: Rule, task: Task, votes: Sequence[TaskResult] = ()

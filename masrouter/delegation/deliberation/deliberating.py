@@ -175,7 +175,11 @@ async def deliberate(
         deadline_s=deadline_s, cost_weight=cost_weight, seed=seed, on_event=on_event,
         episode=episode, under=under,
     )  # fmt: skip
-    done = await _outcome(calls, cheap, strong, rule, missing, ask_missing)
+    try:
+        done = await _outcome(calls, cheap, strong, rule, missing, ask_missing)
+    except BaseException:  # such as being cancelled: a final score is none of these calls'
+        await calls.set_aside(None)
+        raise
     await calls.set_aside(done.answer)
     return done
 

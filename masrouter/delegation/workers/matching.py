@@ -226,6 +226,12 @@ _FORM = re.compile(
     re.IGNORECASE,
 )
 """A sentence on how to write the answer: no step of its own."""
+_ASKS = re.compile(
+    rf"\?|^\s*\w+\s+{_OBJECT}\b|(?:^\s*|[.!,;:]\s+|\b(?:please|you|to|and|then|must|should|me|us)\s+)"
+    rf"(?:{_VERBS}|{_ALSO_NOUNS})\b",
+    re.IGNORECASE,
+)
+"""Whether a text asks for anything, and does not only tell what is given."""
 _CONDITION = re.compile(r"\s*(?:if|when|whenever|once|unless|while|as)\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"^\s{0,8}(\d{1,2})[.)]\s+(\S.*)$", re.MULTILINE)
 _ANNOUNCING = frozenset((
@@ -295,6 +301,8 @@ def _steps_of(request: str) -> tuple[str, ...]:
             continue  # "if it rains, book a taxi" is one thing to do
         if border[0].strip() in (".", "!", "?") and _FORM.match(masked, border.end()):
             continue
+        if border[0].strip() in (".", "!") and not _ASKS.search(masked[start : border.start()]):
+            continue  # "The label says 206 miles. Give it in kilometres." asks for one thing
         steps.append(request[start : border.start()])
         start = border.end()
     steps.append(request[start:])
