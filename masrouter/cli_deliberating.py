@@ -27,6 +27,7 @@ from rich.table import Table
 from masrouter.delegation.calibration.agreement import Calibration, Row
 from masrouter.delegation.calibration.asking import AskingCalibration
 from masrouter.delegation.calibration.collecting import Label
+from masrouter.delegation.calibration.compared import Against, Compared
 from masrouter.delegation.calibration.gaps import Gap
 from masrouter.delegation.calibration.measuring import Measured
 from masrouter.delegation.deliberation.agreement import Rule
@@ -50,7 +51,7 @@ _MEANS = {
     "answered": "as ask, where every question is answered",
 }
 """What the rows of the tables are."""
-WIDTH = 150
+_WIDTH = 170
 """Columns that the tables need; a narrower terminal wraps them."""
 
 
@@ -281,21 +282,14 @@ def grade_of(problem: Problem, sandbox: Sandbox | None) -> Grade:
 def print_deliberating(found: Calibration) -> None:
     """What deliberating gives against the plain policies, and what was chosen."""
     steps = any(row.handed for row in found.rows)
-    by_step = ["a step"] if steps else []
-    table = _table("delegated", *by_step, "deliberate scores more", "and saves")
-    against = {one.name: one for one in found.against}
-    for row in found.rows:
-        other = against.get(row.name)
-        table.add_row(
-            row.name,
-            told(row.score, ".3f"),
-            told(row.cost_usd, ".6f"),
-            f"{row.delegated:.1%}",
-            *([f"{row.handed:.1%}"] if steps else []),
-            "" if other is None else told(other.score, "+z.3f"),
-            "" if other is None else told_saving(other.cost_saved),
-        )
-    console = _console()
+    table = compared_table(
+        found.rows,
+        savings(found.against),
+        unit="query",
+        shares={"delegated": "delegated", **({"a step": "handed"} if steps else {})},
+        last=("deliberate scores more", "and saves"),
+    )
+    console = wide_console()
     console.print(table)
     length = found.length
     characters = "never delegates" if length is None else f"from {length} characters"
@@ -317,26 +311,20 @@ def print_asking(found: AskingCalibration, *, checked: bool) -> None:
 
     checked: every query of the log has the cheap model's own word on what is missing.
     """
-    table = _table("delegated", "asked", "asking scores more", "and saves")
-    against = {one.name: one for one in found.against}
-    for row in found.rows:
-        other = against.get(row.name)
-        table.add_row(
-            row.name,
-            told(row.score, ".3f"),
-            told(row.cost_usd, ".6f"),
-            f"{row.delegated:.1%}",
-            f"{row.asked:.1%}",
-            "" if other is None else told(other.score, "+z.3f"),
-            "" if other is None else told_saving(other.cost_saved),
-        )
+    table = compared_table(
+        found.rows,
+        savings(found.against),
+        unit="query",
+        shares={"delegated": "delegated", "asked": "asked"},
+        last=("asking scores more", "and saves"),
+    )
     if "model" in found.rule.weights:
         word = "is worth its price"
     elif checked:
         word = "is not worth its price here"
     else:
         word = "was not logged for every query: collect --check logs it"
-    console = _console()
+    console = wide_console()
     judged = "with its questions answered" if found.answered else "which scores nothing"
     console.print(f"\nMissing information: asking first, {judged}, against answering")
     console.print(table)
@@ -379,13 +367,40 @@ def _legend(rows: Sequence[Row]) -> str:
     return "; ".join(f"{row.name}: {_MEANS[row.name]}" for row in rows if row.name in _MEANS)
 
 
-def _table(*columns: str) -> Table:
+def compared_table(
+    rows: Sequence[Compared],
+    beside: Mapping[str, tuple[str, str]],
+    *,
+    unit: str,
+    shares: Mapping[str, str],
+    last: tuple[str, str],
+    meanings: Mapping[str, str] | None = None,
+) -> Table:
+    """Ways of working, one a row.
+
+    unit: what a cost is of. shares: by column, the field of a row that it shows. last: the columns
+    of what is `beside`, by the names of rows; a row that is not there is what was chosen.
+    """
     table = Table(box=None, pad_edge=False)
     table.add_column("rule")
-    for name in ("score", "US$ a query", *columns):
+    for name in ("score", f"US$ a {unit}", *shares, *last):
         table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            row.name if meanings is None else meanings[row.name],
+            told(row.score, ".3f"),
+            told(row.cost_usd, ".6f"),
+            *(f"{getattr(row, share):.1%}" for share in shares.values()),
+            *beside.get(row.name, ("", "")),
+        )
     return table
 
 
-def _console() -> Console:
-    return Console(highlight=False, width=max(Console().width, WIDTH))
+def savings(against: Sequence[Against]) -> dict[str, tuple[str, str]]:
+    """By name: how much more is scored, and what is saved."""
+    return {one.name: (told(one.score, "+z.3f"), told_saving(one.cost_saved)) for one in against}
+
+
+def wide_console() -> Console:
+    """Wide enough for such a table, also where nobody looks at it."""
+    return Console(highlight=False, width=max(Console().width, _WIDTH))

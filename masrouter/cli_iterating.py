@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from masrouter.catalog import Catalog
 from masrouter.cli_deliberating import (
+    compared_table,
     file_digest,
     going_on,
     problem_tasks,
     progress,
+    savings,
     tasks_left,
     tell_end,
     tell_failures,
-    told,
+    wide_console,
 )
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
@@ -53,9 +53,6 @@ from masrouter.errors import ConfigError
 from masrouter.llms import Providers
 from masrouter.problems import CodeTests
 from masrouter.sandbox import Sandbox
-
-WIDTH = 170
-"""Columns that the table needs; a narrower terminal wraps them."""
 
 
 def iterate_command(
@@ -237,22 +234,15 @@ _MEANINGS: Mapping[str, str] = {
 
 
 def _print(found: IteratingCalibration) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("rule")
-    for name in ("score", "US$ a query", "may ask", "iterate scores more", "and saves"):
-        table.add_column(name, justify="right")
-    against = {one.name: one for one in found.against}
-    for row in found.rows:
-        other = against.get(row.name)
-        table.add_row(
-            _MEANINGS[row.name],
-            told(row.score, ".3f"),
-            told(row.cost_usd, ".6f"),
-            f"{row.asking:.1%}",
-            "" if other is None else told(other.score, "+.3f"),
-            "" if other is None else told(other.cost_saved, ".1%"),
-        )
-    console = Console(highlight=False, width=max(Console().width, WIDTH))
+    table = compared_table(
+        found.rows,
+        savings(found.against),
+        unit="query",
+        shares={"may ask": "asking"},
+        last=("iterate scores more", "and saves"),
+        meanings=_MEANINGS,
+    )
+    console = wide_console()
     console.print(table)
     by_fold = "; ".join(map(_rule_text, found.chosen))
     length = "long is nothing"

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from masrouter.catalog import Catalog
-from masrouter.cli_deliberating import grade_of, progress, told
+from masrouter.cli_deliberating import compared_table, grade_of, progress, told, wide_console
 from masrouter.cli_models import SIMULATED, chat_model, some_problems
 from masrouter.cli_options import CatalogPaths
 from masrouter.delegation.calibration.matching import (
@@ -44,9 +42,6 @@ from masrouter.logs import LogWriter, read_logs
 from masrouter.problems import CodeTests
 from masrouter.sandbox import Sandbox
 from masrouter.types import LogRecord
-
-WIDTH = 170
-"""Columns that the table needs; a narrower terminal wraps them."""
 
 Workers = Annotated[Path, typer.Option(help="A YAML file of workers.")]
 EncoderName = Annotated[
@@ -214,22 +209,15 @@ _MEANINGS: Mapping[str, str] = {
 
 
 def _print(found: MatchingCalibration) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("rule")
-    for name in ("score", "US$ a request", "to workers", "match scores more", "and costs more"):
-        table.add_column(name, justify="right")
-    against = {one.name: one for one in found.against}
-    for row in found.rows:
-        other = against.get(row.name)
-        table.add_row(
-            _MEANINGS[row.name],
-            told(row.score, ".3f"),
-            told(row.cost_usd, ".6f"),
-            f"{row.matched:.1%}",
-            "" if other is None else told(other.score, "+.3f"),
-            "" if other is None else told(other.cost_usd, "+.6f"),
-        )
-    console = Console(highlight=False, width=max(Console().width, WIDTH))
+    table = compared_table(
+        found.rows,
+        {one.name: (told(one.score, "+.3f"), told(one.cost_usd, "+.6f")) for one in found.against},
+        unit="request",
+        shares={"to workers": "matched"},
+        last=("match scores more", "and costs more"),
+        meanings=_MEANINGS,
+    )
+    console = wide_console()
     console.print(table)
     by_fold = ", ".join(f"{rule.threshold:.3f}/{rule.chat_weight:g}" for rule in found.chosen)
     chosen = (

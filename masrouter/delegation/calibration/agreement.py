@@ -19,17 +19,14 @@ from typing import Any
 import numpy as np
 
 from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.compared import Against, Compared, against, compared, folds_of
 from masrouter.delegation.calibration.lengths import best_length
 from masrouter.delegation.calibration.measuring import (
     FEWEST_QUERIES,
     RESAMPLES,
     Ints,
-    Measured,
     groups_of,
-    mean_of,
     resampled_groups,
-    saved,
-    told_json,
 )
 from masrouter.delegation.calibration.replaying import (
     Outcomes,
@@ -48,14 +45,11 @@ ALWAYS, NEVER, LENGTH, COIN = "always", "never", "length", "coin"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One rule on all queries, each judged by the choice made without it."""
+class Row(Compared):
+    """With how often the strong worker was asked."""
 
-    name: str
-    score: Measured
-    cost_usd: Measured
     delegated: float
-    """Share of queries that the strong worker was asked."""
+    """Share of queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +58,6 @@ class RuleRow(Row):
 
     handed: float
     """Share of queries of which the strong worker was asked for a step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Against:
-    """Deliberating less another rule, query by query."""
-
-    name: str
-    score: Measured
-    """Difference of scores."""
-    cost_saved: Measured
-    """1 - cost / the other's cost; negative where deliberating costs more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,27 +90,10 @@ class Calibration:
             "queries": self.queries,
             "folds": self.folds,
             "seed": self.seed,
-            "tolerance": None if self.goal.cost_weight is not None else self.goal.tolerance,
-            "cost_weight": self.goal.cost_weight,
+            **self.goal.to_json(),
             "length": self.length,
-            "rows": [
-                {
-                    "name": row.name,
-                    "score": told_json(row.score),
-                    "cost_usd": told_json(row.cost_usd),
-                    "delegated": row.delegated,
-                    "handed": row.handed,
-                }
-                for row in self.rows
-            ],
-            "against": [
-                {
-                    "name": one.name,
-                    "score": told_json(one.score),
-                    "saved": told_json(one.cost_saved),
-                }
-                for one in self.against
-            ],
+            "rows": [row.to_json() for row in self.rows],
+            "against": [one.to_json() for one in self.against],
             "chosen": [rule_json(rule) for rule in self.chosen],
         }
 
@@ -172,9 +138,7 @@ def calibrate(
         if 0 < sum(rule.at == at for rule in rules) < len(rules):
             kinds[name] = [n for n, rule in enumerate(rules) if rule.at == at]
 
-    fold = np.random.default_rng(seed).permutation(np.arange(group.max() + 1) % folds)[
-        group
-    ]  # (n,)
+    fold = folds_of(group, folds, seed)
     found = {name: blank(len(queries)) for name in (*kinds, LENGTH, VOTE)}
     chosen: list[Rule] = []
     for k in range(folds):
@@ -212,20 +176,13 @@ def calibrate(
         rows=tuple(
             RuleRow(
                 name,
-                mean_of(one.score, counts),
-                mean_of(one.cost, counts),
+                *compared(one, counts),
                 float(one.delegated.mean()),
                 float(one.handed.mean()),
             )
             for name, one in shown.items()
         ),
-        against=tuple(
-            Against(
-                name, mean_of(mine.score - one.score, counts), saved(mine.cost, one.cost, counts)
-            )
-            for name, one in shown.items()
-            if name != DELIBERATE
-        ),
+        against=against(mine, shown, counts, without=(DELIBERATE,)),
         chosen=tuple(chosen),
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from masrouter.delegation.calibration.agreement import Against, Row
+from masrouter.delegation.calibration.agreement import Row
 from masrouter.delegation.calibration.asking_outcomes import (
     Acted,
     AskingLog,
@@ -28,6 +28,7 @@ from masrouter.delegation.calibration.asking_outcomes import (
     check_logged,
 )
 from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.compared import Against, against, compared, folds_of
 from masrouter.delegation.calibration.lengths import best_length
 from masrouter.delegation.calibration.measuring import (
     FEWEST_QUERIES,
@@ -37,9 +38,7 @@ from masrouter.delegation.calibration.measuring import (
     Measured,
     groups_of,
     interval_of,
-    mean_of,
     resampled_groups,
-    saved,
     told_json,
 )
 from masrouter.delegation.calibration.missing_labels import (
@@ -109,27 +108,10 @@ class AskingCalibration:
             "whole": self.whole,
             "folds": self.folds,
             "seed": self.seed,
-            "tolerance": None if self.goal.cost_weight is not None else self.goal.tolerance,
-            "cost_weight": self.goal.cost_weight,
+            **self.goal.to_json(),
             "answered": self.answered,
-            "rows": [
-                {
-                    "name": row.name,
-                    "score": told_json(row.score),
-                    "cost_usd": told_json(row.cost_usd),
-                    "delegated": row.delegated,
-                    "asked": row.asked,
-                }
-                for row in self.rows
-            ],
-            "against": [
-                {
-                    "name": one.name,
-                    "score": told_json(one.score),
-                    "saved": told_json(one.cost_saved),
-                }
-                for one in self.against
-            ],
+            "rows": [row.to_json() for row in self.rows],
+            "against": [one.to_json() for one in self.against],
             "precision": told_json(self.precision),
             "recall": told_json(self.recall),
             "signals": {one.kind: [one.lacking, one.whole] for one in self.signals if one.found},
@@ -181,7 +163,7 @@ def calibrate_asking(
         return log.answered(one) if answered else one
 
     questioned = judged(log.questioned)
-    fold = np.random.default_rng(seed).permutation(np.arange(group.max() + 1) % folds)[group]
+    fold = folds_of(group, folds, seed)
     found = {name: log.blank() for name in (ASK, LENGTH, SHORT)}
     chosen: list[MissingRule] = []
     for k in range(folds):
@@ -222,20 +204,13 @@ def calibrate_asking(
         rows=tuple(
             AskingRow(
                 name,
-                mean_of(one.score, counts),
-                mean_of(one.cost, counts),
+                *compared(one, counts),
                 float(one.delegated.mean()),
                 float(one.asked.mean()),
             )
             for name, one in acted.items()
         ),
-        against=tuple(
-            Against(
-                name, mean_of(mine.score - one.score, counts), saved(mine.cost, one.cost, counts)
-            )
-            for name, one in acted.items()
-            if name not in (ASK, ANSWERED)
-        ),
+        against=against(mine, acted, counts, without=(ASK, ANSWERED)),
         precision=_ratio(hits, mine.asked & known, counts),
         recall=_ratio(hits, lacks, counts),
         chosen=tuple(chosen),

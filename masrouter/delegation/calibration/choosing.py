@@ -28,6 +28,11 @@ class Goal:
                 f"calibration: expected a tolerance or a cost weight >= 0, got {given!r}"
             )
 
+    def to_json(self) -> dict[str, float | None]:
+        """JSON-ready."""
+        tolerance = None if self.cost_weight is not None else self.tolerance
+        return {"tolerance": tolerance, "cost_weight": self.cost_weight}
+
     def best(self, score: Floats, cost: Floats, against: float) -> int:
         """Which of n rules it is, the first of equals.
 

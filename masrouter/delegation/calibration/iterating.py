@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from masrouter.delegation.calibration.agreement import Against
 from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.compared import Against, Compared, against, compared, folds_of
 from masrouter.delegation.calibration.iterations import IteratedQuery, Outcome, Way
 from masrouter.delegation.calibration.lengths import best_length
 from masrouter.delegation.calibration.measuring import (
@@ -26,12 +26,8 @@ from masrouter.delegation.calibration.measuring import (
     RESAMPLES,
     Floats,
     Ints,
-    Measured,
     groups_of,
-    mean_of,
     resampled_groups,
-    saved,
-    told_json,
 )
 from masrouter.delegation.deliberation.iterating_rule import DEFAULT, IteratingRule
 from masrouter.errors import EvaluationError
@@ -41,13 +37,9 @@ DRAFT, AHEAD, SHIPPED = "draft", "ahead", "shipped"
 
 
 @dataclass(frozen=True, slots=True)
-class IteratingRow:
-    """One way of working on all queries, each judged by the choice made without it."""
+class IteratingRow(Compared):
+    """With how often more may be asked for."""
 
-    name: str
-    score: Measured
-    cost_usd: Measured
-    """A query."""
     asking: float
     """Share of queries on which more may be asked for, after a draft or ahead of it."""
 
@@ -82,27 +74,11 @@ class IteratingCalibration:
             "queries": self.queries,
             "folds": self.folds,
             "seed": self.seed,
-            "tolerance": None if self.goal.cost_weight is not None else self.goal.tolerance,
-            "cost_weight": self.goal.cost_weight,
+            **self.goal.to_json(),
             "length": self.length,
             "length_rule": asdict(self.length_rule),
-            "rows": [
-                {
-                    "name": row.name,
-                    "score": told_json(row.score),
-                    "cost_usd": told_json(row.cost_usd),
-                    "asking": row.asking,
-                }
-                for row in self.rows
-            ],
-            "against": [
-                {
-                    "name": one.name,
-                    "score": told_json(one.score),
-                    "saved": told_json(one.cost_saved),
-                }
-                for one in self.against
-            ],
+            "rows": [row.to_json() for row in self.rows],
+            "against": [one.to_json() for one in self.against],
             "chosen": [asdict(rule) for rule in self.chosen],
         }
 
@@ -129,7 +105,7 @@ def calibrate_iterating(
     _check(queries, folds, int(group.max(initial=-1)) + 1)
     log = _Log.of(queries, goal)
     n = len(queries)
-    fold = np.random.default_rng(seed).permutation(np.arange(group.max() + 1) % folds)[group]
+    fold = folds_of(group, folds, seed)
     found = {name: _Worked.blank(n) for name in (ITERATE, LENGTH)}
     chosen: list[IteratingRule] = []
     for k in range(folds):
@@ -161,19 +137,12 @@ def calibrate_iterating(
         rows=tuple(
             IteratingRow(
                 name,
-                mean_of(one.score, counts),
-                mean_of(one.cost, counts),
+                *compared(one, counts),
                 float(one.asking.mean()),
             )
             for name, one in shown.items()
         ),
-        against=tuple(
-            Against(
-                name, mean_of(mine.score - one.score, counts), saved(mine.cost, one.cost, counts)
-            )
-            for name, one in shown.items()
-            if name != ITERATE
-        ),
+        against=against(mine, shown, counts, without=(ITERATE,)),
         chosen=tuple(chosen),
     )
 

@@ -21,10 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from masrouter.delegation.calibration.choosing import Goal
+from masrouter.delegation.calibration.compared import Compared, folds_of
 from masrouter.delegation.calibration.matching_outcomes import MatchedRequest, matched_requests
 from masrouter.delegation.calibration.measuring import (
     FEWEST_QUERIES,
     RESAMPLES,
+    Floats,
+    Ints,
     Measured,
     mean_of,
     resampled,
@@ -38,8 +41,6 @@ from masrouter.types import LogRecord
 if TYPE_CHECKING:
     from masrouter.delegation.workers.worker import Worker
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 MATCH, NEAREST, NEVER, LENGTH = "match", "nearest", "never", "length"
@@ -52,13 +53,9 @@ _NONE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class MatchingRow:
-    """One way to decide, on all requests, each judged by the choice made without it."""
+class MatchingRow(Compared):
+    """With how often a worker was given the request."""
 
-    name: str
-    score: Measured
-    cost_usd: Measured
-    """A request."""
     matched: float
     """Share of requests that a worker was given."""
 
@@ -119,15 +116,7 @@ class MatchingCalibration:
             "tolerance": self.tolerance,
             "cost_weight": self.cost_weight,
             "length": self.length,
-            "rows": [
-                {
-                    "name": row.name,
-                    "score": told_json(row.score),
-                    "cost_usd": told_json(row.cost_usd),
-                    "matched": row.matched,
-                }
-                for row in self.rows
-            ],
+            "rows": [row.to_json() for row in self.rows],
             "against": [
                 {
                     "name": row.name,
@@ -181,7 +170,7 @@ def calibrate_matching(
     characters = np.array([len(one.request) for one in found])
     by_length = np.stack([characters <= length for length in lengths])  # (lengths, n)
 
-    fold = np.random.default_rng(seed).permutation(np.arange(n) % folds)  # (n,)
+    fold = folds_of(np.arange(n), folds, seed)
     match, length = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
     chosen: list[MatchingRule] = []
     for k in range(folds):
