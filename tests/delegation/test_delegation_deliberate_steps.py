@@ -226,10 +226,14 @@ def test_a_score_reaches_the_step_an_answer_stands_on_and_no_sample_that_was_dro
 ) -> None:
     log = EpisodeLog(tmp_path / "episodes.jsonl")
 
+    slipped: list[str] = []
+
     def credited(task: Task, **script: Any) -> list[tuple[str, float | None]]:
         delegator = Delegator(model([RIGHT, SLIP, RIGHT], **script), episodes=log)
         done = run(model([]), task, delegator=delegator)
         assert done.episode is not None
+        # Samples run at once: which of them gets the second reply is not settled.
+        slipped[:] = [sample.id for sample in done.samples if sample.answer == SLIP]
         log.finish(done.episode, Grading(1.0, "human"))
         episode = read_episodes(log.path).episodes[-1]
         return sorted(
@@ -237,7 +241,8 @@ def test_a_score_reaches_the_step_an_answer_stands_on_and_no_sample_that_was_dro
         )
 
     agreed = credited(Task(GOAL))
-    assert [(name, score) for name, score in agreed if score is None] == [("sample-2", None)]
+    assert len(slipped) == 1
+    assert [name for name, score in agreed if score is None] == slipped
     assert ("step", 1.0) in agreed
     whole = credited(Task(GOAL), behind=(LOST,))
     assert [(name, score) for name, score in whole if score is not None] == [("strong", 1.0)]
