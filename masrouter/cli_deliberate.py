@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,35 +10,22 @@ from typing import Annotated
 import typer
 
 from masrouter.catalog import Catalog
-from masrouter.cli_deliberating import (
-    file_digest,
-    going_on,
-    print_asking,
-    print_deliberating,
-    problem_tasks,
-    progress,
-    tasks_left,
-    tell_end,
-    tell_failures,
-)
+from masrouter.cli_collected import collecting, file_digest
+from masrouter.cli_deliberating import print_asking, print_deliberating
 from masrouter.cli_iterating import collect_iterate_command, iterate_command
 from masrouter.cli_matching import collect_match_command, match_command
-from masrouter.cli_models import SIMULATED, chat_model, some_problems
+from masrouter.cli_models import SIMULATED, chat_model, run_connected, some_problems
 from masrouter.cli_options import CatalogPaths
 from masrouter.delegation.calibration.agreement import Calibration, calibrate
 from masrouter.delegation.calibration.asking import AskingCalibration, calibrate_asking
 from masrouter.delegation.calibration.choosing import Goal
 from masrouter.delegation.calibration.collecting import collect_samples
 from masrouter.delegation.calibration.gaps import some_gaps
-from masrouter.delegation.calibration.sampled import SampledQuery, read_samples, sample_line
+from masrouter.delegation.calibration.sampled import read_samples, sample_line
 from masrouter.delegation.delegator import Delegator
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.tasks import TaskResult
 from masrouter.errors import ConfigError, EvaluationError
-from masrouter.llms import Providers
-from masrouter.problems import CodeTests
-from masrouter.sandbox import Sandbox
 
 app = typer.Typer(
     name="deliberate",
@@ -158,40 +143,16 @@ def collect(
     delegator = Delegator(
         model, None if settings is None else Settings.load(settings, catalog=known), catalog=known
     )
-    with contextlib.ExitStack() as stack:
-        kept, write = stack.enter_context(going_on(out, setting, read_samples, sample_line))
-        programs = any(isinstance(problem.grader, CodeTests) for problem in chosen)
-        sandbox = stack.enter_context(Sandbox()) if programs else None
-        wanted, labels = problem_tasks(chosen, cut, sandbox)
-        tasks = tasks_left(wanted, kept, out)
-        left = {str(task.id) for task in tasks}
-        known_labels = {name: label for name, label in labels.items() if name in left}
-        advance = stack.enter_context(progress(len(wanted), len(wanted) - len(tasks)))
-        added = 0
-        failures: list[TaskResult] = []
-
-        def keep(query: SampledQuery) -> None:
-            nonlocal added
-            write(query)
-            added += 1
-            advance()
-
-        async def main() -> None:
-            async with contextlib.AsyncExitStack() as connections:
-                if isinstance(model, Providers):
-                    await connections.enter_async_context(model)
-                await collect_samples(
-                    tasks, cheap=cheap, strong=strong, delegator=delegator, samples=samples,
-                    steps=steps, check=check, labels=known_labels, budget_usd=budget, seed=seed,
-                    on_query=keep, on_failure=failures.append,
-                )  # fmt: skip
-
-        try:
-            asyncio.run(main())
-        finally:
-            tell_end(out, len(wanted), len(wanted) - len(tasks), added)
-            tell_failures(failures)
-    if 2 * len(failures) > len(tasks) * (samples * (1 + steps) + 1 + check):
+    with collecting(out, setting, read_samples, sample_line, problems=chosen, cut=cut) as log:
+        run_connected(
+            model,
+            lambda: collect_samples(
+                log.tasks, cheap=cheap, strong=strong, delegator=delegator, samples=samples,
+                steps=steps, check=check, labels=log.labels, budget_usd=budget, seed=seed,
+                on_query=log.keep, on_failure=log.failures.append,
+            ),
+        )  # fmt: skip
+    if 2 * len(log.failures) > len(log.tasks) * (samples * (1 + steps) + 1 + check):
         raise ConfigError(
             f"{out}: most calls failed, so it says little of the models; see above, and remove the "
             "file before you try again"

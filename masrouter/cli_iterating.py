@@ -6,8 +6,6 @@ it.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,25 +15,14 @@ from typing import Annotated
 import typer
 
 from masrouter.catalog import Catalog
-from masrouter.cli_deliberating import (
-    compared_table,
-    file_digest,
-    going_on,
-    problem_tasks,
-    progress,
-    savings,
-    tasks_left,
-    tell_end,
-    tell_failures,
-    wide_console,
-)
-from masrouter.cli_models import SIMULATED, chat_model, some_problems
+from masrouter.cli_collected import collecting, file_digest
+from masrouter.cli_deliberating import compared_table, savings, wide_console
+from masrouter.cli_models import SIMULATED, chat_model, run_connected, some_problems
 from masrouter.cli_options import CatalogPaths
 from masrouter.delegation.calibration.choosing import Goal
 from masrouter.delegation.calibration.gaps import some_gaps
 from masrouter.delegation.calibration.iterating import IteratingCalibration, calibrate_iterating
 from masrouter.delegation.calibration.iterations import (
-    IteratedQuery,
     collect_iterations,
     iteration_line,
     read_iterations,
@@ -45,14 +32,10 @@ from masrouter.delegation.deliberation.iterating import by_description
 from masrouter.delegation.deliberation.iterating_rule import IteratingRule
 from masrouter.delegation.deliberation.thresholds import Thresholds
 from masrouter.delegation.naming.settings import Settings
-from masrouter.delegation.tasks import TaskResult
 from masrouter.delegation.workers.worker_file import read_worker_file
 from masrouter.encoder import load_encoder
 from masrouter.encoder.weights import DEFAULT_ENCODER
 from masrouter.errors import ConfigError
-from masrouter.llms import Providers
-from masrouter.problems import CodeTests
-from masrouter.sandbox import Sandbox
 
 
 def iterate_command(
@@ -188,38 +171,19 @@ def collect_iterate_command(
         workers=others,
         catalog=known,
     )
-    with contextlib.ExitStack() as stack:
-        kept, write = stack.enter_context(going_on(out, setting, read_iterations, iteration_line))
-        programs = any(isinstance(problem.grader, CodeTests) for problem in chosen)
-        sandbox = stack.enter_context(Sandbox()) if programs else None
-        wanted, labels = problem_tasks(chosen, cut, sandbox)
-        tasks = tasks_left(wanted, kept, out)
-        groups = {name: label.group for name, label in labels.items() if label.group is not None}
-        advance = stack.enter_context(progress(len(wanted), len(wanted) - len(tasks)))
-        added = 0
-        failures: list[TaskResult] = []
-
-        def keep(query: IteratedQuery) -> None:
-            nonlocal added
-            write(query)
-            added += 1
-            advance()
-
-        async def main() -> None:
-            async with contextlib.AsyncExitStack() as connections:
-                if isinstance(asked, Providers):
-                    await connections.enter_async_context(asked)
-                await collect_iterations(
-                    tasks, delegator=delegator, model=model, strong=strong, subtask=subtask,
-                    find=find, ahead=ahead, rounds=rounds, requests=counts, groups=groups,
-                    budget_usd=budget, seed=seed, on_query=keep, on_failure=failures.append,
-                )  # fmt: skip
-
-        try:
-            asyncio.run(main())
-        finally:
-            tell_end(out, len(wanted), len(wanted) - len(tasks), added)
-            tell_failures(failures, "count as wrong answers where nothing else stands")
+    with collecting(
+        out, setting, read_iterations, iteration_line, problems=chosen, cut=cut,
+        failed="count as wrong answers where nothing else stands",
+    ) as log:  # fmt: skip
+        groups = {name: one.group for name, one in log.labels.items() if one.group is not None}
+        run_connected(
+            asked,
+            lambda: collect_iterations(
+                log.tasks, delegator=delegator, model=model, strong=strong, subtask=subtask,
+                find=find, ahead=ahead, rounds=rounds, requests=counts, groups=groups,
+                budget_usd=budget, seed=seed, on_query=log.keep, on_failure=log.failures.append,
+            ),
+        )  # fmt: skip
 
 
 _MEANINGS: Mapping[str, str] = {

@@ -5,7 +5,6 @@ Two commands, registered by `cli_deliberate`: `collect-match` makes the log, `ma
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import shlex
@@ -17,8 +16,9 @@ from typing import Annotated
 import typer
 
 from masrouter.catalog import Catalog
-from masrouter.cli_deliberating import compared_table, grade_of, progress, told, wide_console
-from masrouter.cli_models import SIMULATED, chat_model, some_problems
+from masrouter.cli_collected import grade_of, progress
+from masrouter.cli_deliberating import compared_table, told, wide_console
+from masrouter.cli_models import SIMULATED, chat_model, run_connected, some_problems
 from masrouter.cli_options import CatalogPaths
 from masrouter.delegation.calibration.matching import (
     MatchingCalibration,
@@ -37,7 +37,6 @@ from masrouter.delegation.workers.worker_file import read_worker_file
 from masrouter.encoder import load_encoder
 from masrouter.encoder.weights import DEFAULT_ENCODER
 from masrouter.importers.assembly import query_id
-from masrouter.llms import Providers
 from masrouter.logs import LogWriter, read_logs
 from masrouter.problems import CodeTests
 from masrouter.sandbox import Sandbox
@@ -177,16 +176,13 @@ def collect_match_command(
                 failed += record.error is not None
             advance()
 
-        async def main() -> None:
-            async with contextlib.AsyncExitStack() as connections:
-                if isinstance(model, Providers):
-                    await connections.enter_async_context(model)
-                await collect_matching(
-                    tasks, others, load_encoder(encoder), delegator=delegator, otherwise=otherwise,
-                    budget_usd=budget, seed=seed, on_request=keep,
-                )  # fmt: skip
-
-        asyncio.run(main())
+        run_connected(
+            model,
+            lambda: collect_matching(
+                tasks, others, load_encoder(encoder), delegator=delegator, otherwise=otherwise,
+                budget_usd=budget, seed=seed, on_request=keep,
+            ),
+        )  # fmt: skip
     typer.echo(f"{out}: {len(chosen)} problems, each on two plans", err=True)
     if failed:
         typer.echo(f"note: {failed} runs failed; `match` tells what they count as", err=True)

@@ -5,10 +5,11 @@ And what a router decides, of plans that the chat model can play.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -64,6 +65,18 @@ def chat_model(
     cut = [(p, found) for p in known if (found := (gaps or {}).get(p.problem_id)) is not None]
     tasks += [gapped_task(problem, found.query, found.lacks) for problem, found in cut]
     return SimulatedProvider(tasks, catalog=catalog, seed=seed)
+
+
+def run_connected(model: ServingModel, work: Callable[[], Awaitable[object]]) -> None:
+    """Do `work` in an event loop of its own, with the model's connections open."""
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as connections:
+            if isinstance(model, Providers):
+                await connections.enter_async_context(model)
+            await work()
+
+    asyncio.run(main())
 
 
 def erring(problems: Sequence[Problem]) -> list[Problem]:

@@ -67,6 +67,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "cli_catalog",
             "cli_collect",
+            "cli_collected",
             "cli_collecting",
             "cli_evaluate",
             "cli_delegate",

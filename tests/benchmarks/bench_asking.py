@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
-from tests.benchmarks.graded import grader
+from tests.benchmarks.graded import grader, print_compared
 from tests.delegation.lacking import WRITTEN
 from tests.delegation.ordinary_goals import LACKING, WHOLE
 
@@ -117,21 +117,10 @@ async def checked(
 
 
 def print_table(found: AskingCalibration) -> None:
-    print(
-        "| | accuracy | US$ a query | delegated | asked | asking first: accuracy more | "
-        "cost saved |"
-    )
-    print("|---|---|---|---:|---:|---|---|")
-    against = {one.name: one for one in found.against}
-    for row in found.rows:
-        more = against.get(row.name)
-        cells = (
-            ("", "") if more is None else (told(more.score, "+.3f"), told(more.cost_saved, ".1%"))
-        )
-        print(
-            f"| {row.name} | {told(row.score, '.3f')} | {told(row.cost_usd, '.6f')} | "
-            f"{row.delegated:.1%} | {row.asked:.1%} | {cells[0]} | {cells[1]} |"
-        )
+    print_compared(
+        found.rows, found.against, unit="query", chosen="asking first",
+        shares={"delegated": "delegated", "asked": "asked"},
+    )  # fmt: skip
 
 
 def print_choice(found: AskingCalibration) -> None:

@@ -21,11 +21,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tests.benchmarks.graded import grader
+from tests.benchmarks.graded import grader, print_compared
 
+from masrouter.cli_deliberating import told
 from masrouter.delegation.calibration.agreement import Calibration, Goal, calibrate
 from masrouter.delegation.calibration.collecting import collect_samples
-from masrouter.delegation.calibration.measuring import Measured, mean_of, resampled
+from masrouter.delegation.calibration.measuring import mean_of, resampled
 from masrouter.delegation.calibration.replaying import rules_of
 from masrouter.delegation.calibration.sampled import SampledQuery, writing_samples
 from masrouter.delegation.delegator import Delegator
@@ -58,11 +59,6 @@ def mean(values: Sequence[float], form: str) -> str:
     return told(mean_of(np.array(values, float), resampled(len(values), 2000, 0)), form)
 
 
-def told(measured: Measured, form: str) -> str:
-    low, high = measured.interval.low, measured.interval.high
-    return f"{measured.mean:{form}} ({low:{form}} to {high:{form}})"
-
-
 def said(rule: Rule) -> str:
     """In a few words."""
     at = f", at the step (alike {rule.alike})" if rule.at == "step" else ""
@@ -70,21 +66,10 @@ def said(rule: Rule) -> str:
 
 
 def print_table(found: Calibration) -> None:
-    print(
-        "| | accuracy | US$ a problem | delegated | a step | deliberate: accuracy more | "
-        "cost saved |"
-    )
-    print("|---|---|---|---:|---:|---|---|")
-    against = {one.name: one for one in found.against}
-    for row in found.rows:
-        more = against.get(row.name)
-        cells = (
-            ("", "") if more is None else (told(more.score, "+.3f"), told(more.cost_saved, ".1%"))
-        )
-        print(
-            f"| {row.name} | {told(row.score, '.3f')} | {told(row.cost_usd, '.6f')} | "
-            f"{row.delegated:.1%} | {row.handed:.1%} | {cells[0]} | {cells[1]} |"
-        )
+    print_compared(
+        found.rows, found.against, unit="problem", chosen="deliberate",
+        shares={"delegated": "delegated", "a step": "handed"},
+    )  # fmt: skip
     print(
         f"\nChosen on all: {said(found.rule)} (by fold: {'; '.join(map(said, found.chosen))}); by "
         f"length: {'never' if found.length is None else f'from {found.length} characters'}. "

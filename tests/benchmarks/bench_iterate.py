@@ -24,9 +24,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tests.benchmarks.graded import grader
+from tests.benchmarks.graded import grader, print_compared
 
-from masrouter.cli_deliberating import told
 from masrouter.delegation.calibration.gaps import one_gap
 from masrouter.delegation.calibration.iterating import IteratingCalibration, calibrate_iterating
 from masrouter.delegation.calibration.iterations import IteratedQuery, collect_iterations
@@ -99,18 +98,10 @@ class Notes:
 
 
 def print_rows(found: IteratingCalibration) -> None:
-    print(
-        "| | accuracy | US$ a problem | more may be asked for | iterate scores more | and saves |"
-    )
-    print("|---|---|---|--:|---|---|")
-    against = {one.name: one for one in found.against}
-    for row in found.rows:
-        other = against.get(row.name)
-        print(
-            f"| {row.name} | {told(row.score, '.3f')} | {told(row.cost_usd, '.6f')} | "
-            f"{row.asking:.1%} | {'' if other is None else told(other.score, '+.3f')} | "
-            f"{'' if other is None else told(other.cost_saved, '.1%')} |"
-        )
+    print_compared(
+        found.rows, found.against, unit="problem", chosen="iterate",
+        shares={"more may be asked for": "asking"},
+    )  # fmt: skip
     by_fold = "; ".join(map(rule_text, found.chosen))
     length = "never" if found.length is None else f"from {found.length} characters on"
     print(
